@@ -1,0 +1,1 @@
+"""Replays traces, measures the daemon, and compares it with the machine's own limits."""

@@ -1,0 +1,1 @@
+"""What an inference process imports to fetch and publish KV blocks."""

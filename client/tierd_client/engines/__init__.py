@@ -1,0 +1,1 @@
+"""Adapters between the client and inference engines."""

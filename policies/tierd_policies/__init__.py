@@ -1,0 +1,1 @@
+"""Pure decisions: eviction, admission, promotion and prefetch."""

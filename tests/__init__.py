@@ -1,0 +1,1 @@
+"""What tierd promises, checked; one folder for each kind of question."""

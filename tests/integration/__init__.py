@@ -1,0 +1,1 @@
+"""A real daemon and a real client, over a socket."""

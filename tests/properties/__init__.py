@@ -1,0 +1,1 @@
+"""Do laws hold for any sequence of events?"""

@@ -1,0 +1,1 @@
+"""Does this function do what its docstring says?"""

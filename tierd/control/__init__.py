@@ -1,0 +1,1 @@
+"""Decides what each request gets and what moves where; pure, with time as an argument."""

@@ -1,0 +1,53 @@
+"""What the store is told once, at its start."""
+
+from dataclasses import dataclass
+
+from tierd.control.policies import Policies
+
+
+@dataclass(frozen=True, slots=True)
+class TierConfig:
+    """One tier. Tiers are given hottest first; those without bytes are left out.
+
+    `mapped`: clients can read its slots in place. Others are read through the entry tier, or
+    by the client from the medium.
+    """
+
+    name: str
+    bytes_max: int
+    region_bytes: int
+    mapped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The maximum of every table and queue, and what happens at it.
+
+    A session, lease or waiting fetch too many is answered with `Overloaded`; a publish gets at
+    most `slots_per_publish_max` slots at once; pins beyond `pinned_ratio_max` of the entry tier
+    are cut short; `write_batches_max` batches of `write_batch_bytes` are under way to a colder
+    tier, and the rest waits in its slots.
+    """
+
+    sessions_max: int = 256
+    leases_per_session_max: int = 1024
+    waiting_max: int = 4096
+    namespaces_max: int = 256
+    slots_per_publish_max: int = 65536
+    pinned_ratio_max: float = 0.5
+    write_batches_max: int = 2
+    write_batch_bytes: int = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """`entry` is the index of the tier that publishes go to and that all moves touch."""
+
+    tiers: tuple[TierConfig, ...]
+    entry: int
+    policies: Policies
+    limits: Limits
+    read_lease_ns: int
+    write_lease_ns: int
+    used_ratio_high: float = 0.95
+    used_ratio_low: float = 0.90

@@ -1,0 +1,106 @@
+"""Leases: promises, with an expiry, that copies stay or that slots are yours."""
+
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+
+from tierd.control.catalog import Block
+from tierd.core.keys import BlockKey
+
+
+@dataclass(slots=True, eq=False)
+class Writing:
+    """A block on its way in: one slot, whose parts are written under leases of their own.
+
+    It enters the catalog when every part is sealed. Once `aborted` it never will, and its
+    slot is freed when the last lease that may still write to it has ended.
+    """
+
+    key: BlockKey
+    parent: BlockKey
+    namespace: int
+    slot: int
+    parts_missing: set[int]
+    leases: dict[int, int] = field(default_factory=dict)  # part -> lease
+    aborted: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One promise to one session.
+
+    `blocks` are held in place: those read, or the parents of those written. `found[i]` is the
+    tier that was to serve blocks[i]. `writings` are the reserved blocks, in chain order.
+    An `expired` lease promises nothing more; one with writings is kept until its owner says
+    that it has stopped writing, or is dead.
+    """
+
+    number: int
+    session: int
+    namespace: int
+    expires_ns: int
+    blocks: list[Block]
+    fence: int = 0
+    found: list[int] = field(default_factory=list)
+    writings: list[Writing] = field(default_factory=list)
+    part: int = 0
+    pin: bool = False
+    expired: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    """A connected client. `owner` is the process that may hold our memory mapped."""
+
+    number: int
+    owner: int | None
+    fences_free: list[int]
+    leases: set[int] = field(default_factory=set)
+
+
+class LeaseTable:
+    """All live leases, and when the next one ends."""
+
+    def __init__(self) -> None:
+        self.leases: dict[int, Lease] = {}
+        self._numbers = count(1)
+        self._expiries: list[tuple[int, int]] = []
+
+    def next_number(self) -> int:
+        return next(self._numbers)
+
+    def add(self, lease: Lease) -> None:
+        for block in lease.blocks:
+            block.leases += 1
+        self.leases[lease.number] = lease
+        heappush(self._expiries, (lease.expires_ns, lease.number))
+
+    def renew(self, lease: Lease, expires_ns: int) -> None:
+        lease.expires_ns = expires_ns
+        heappush(self._expiries, (expires_ns, lease.number))
+
+    def remove(self, lease: Lease) -> None:
+        """End a lease: its blocks may be evicted again."""
+        del self.leases[lease.number]
+        self.let_go(lease)
+
+    def let_go(self, lease: Lease) -> None:
+        """Stop holding the blocks of a lease, without forgetting the lease."""
+        for block in lease.blocks:
+            assert block.leases > 0, block.key
+            block.leases -= 1
+        lease.blocks = []
+
+    def pop_expired(self, now_ns: int) -> list[Lease]:
+        """Return the live leases whose time is over, each once."""
+        over = []
+        while self._expiries and self._expiries[0][0] <= now_ns:
+            expires_ns, number = heappop(self._expiries)
+            lease = self.leases.get(number)
+            # A renewed lease has a later entry of its own; this one is stale.
+            if lease and not lease.expired and lease.expires_ns == expires_ns:
+                over.append(lease)
+        return over
+
+    def next_expiry_ns(self) -> int | None:
+        return self._expiries[0][0] if self._expiries else None

@@ -1,0 +1,1 @@
+"""Nouns that every room shares: keys, layouts, errors, units."""

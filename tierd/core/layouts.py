@@ -1,0 +1,142 @@
+"""What the bytes of a block are: the layout, its fingerprint, and the sizes that follow.
+
+Two processes share blocks only if their fingerprints are equal, so everything that changes the
+meaning of the bytes is a field here. Inside a part the bytes are layer-major: group by group,
+layer by layer, so that a loader can deliver the first layers before the rest has come.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from hashlib import blake2b
+from typing import Final, Literal
+
+from tierd.core.errors import InvalidRequest
+from tierd.core.keys import KEY_BYTES, BlockKey
+from tierd.core.units import PAGE_BYTES, GiB, round_up
+
+GroupKind = Literal["full", "sliding", "recurrent"]
+
+ITEM_BYTES: Final = {
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+    "int8": 1,
+    "uint8": 1,
+}
+
+SHARDS_MAX: Final = 64
+BLOCK_BYTES_MAX: Final = GiB
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGroup:
+    """Layers of one kind.
+
+    Units: `kv_heads` of one shard; `planes` is 2 for keys and values, 1 where one tensor holds
+    both (MLA); `window_tokens` of a sliding group; `state_bytes` of one layer's state at the
+    end of a block, for a recurrent group, which uses nothing else.
+    """
+
+    layers: int
+    kv_heads: int = 0
+    head_size: int = 0
+    planes: int = 2
+    kind: GroupKind = "full"
+    window_tokens: int = 0
+    state_bytes: int = 0
+
+    def layer_bytes(self, block_tokens: int, item_bytes: int) -> int:
+        """Return the bytes of one layer of one part of a block."""
+        if self.kind == "recurrent":
+            return self.state_bytes
+        return self.planes * block_tokens * self.kv_heads * self.head_size * item_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutSpec:
+    """Everything that two processes must agree on to exchange blocks.
+
+    `model` and `revision` name the weights, `weights_digest` proves them where it is known.
+    `tenant` and `salt` keep apart what must not be shared. `order` says how a layer's bytes are
+    arranged; tierd does not interpret it. `shards` is the tensor-parallel size: a block has
+    one part for each.
+
+    Raises:
+        InvalidRequest: a field has a value that no layout can have.
+    """
+
+    model: str
+    groups: tuple[LayerGroup, ...]
+    block_tokens: int
+    dtype: str = "bfloat16"
+    shards: int = 1
+    revision: str = ""
+    weights_digest: str = ""
+    order: str = "planes,tokens,heads,head_size"
+    tenant: str = ""
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.model), "model", self.model, "name the model")
+        _require(self.dtype in ITEM_BYTES, "dtype", self.dtype, f"one of {', '.join(ITEM_BYTES)}")
+        _require(self.block_tokens > 0, "block_tokens", self.block_tokens, "at least 1")
+        _require(0 < self.shards <= SHARDS_MAX, "shards", self.shards, f"1 to {SHARDS_MAX}")
+        _require(bool(self.groups), "groups", self.groups, "give at least one layer group")
+        for group in self.groups:
+            size = group.layer_bytes(self.block_tokens, ITEM_BYTES[self.dtype])
+            _require(group.layers > 0 and size > 0, "groups", group, "every layer needs bytes")
+        _require(
+            self.block_bytes <= BLOCK_BYTES_MAX,
+            "block_bytes",
+            self.block_bytes,
+            f"at most {BLOCK_BYTES_MAX}; use fewer block_tokens",
+        )
+
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of one shard's part of a block, as the engine has them."""
+        item_bytes = ITEM_BYTES[self.dtype]
+        return sum(g.layers * g.layer_bytes(self.block_tokens, item_bytes) for g in self.groups)
+
+    @property
+    def part_stride_bytes(self) -> int:
+        """Distance between two parts in a slot: `part_bytes` up to a whole page."""
+        return round_up(self.part_bytes, PAGE_BYTES)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a slot that holds the block, all parts one after another."""
+        return self.part_stride_bytes * self.shards
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The 16 bytes that two processes compare instead of the fields."""
+        fields_json = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return blake2b(fields_json.encode(), digest_size=KEY_BYTES, person=b"tierd layout").digest()
+
+    @property
+    def root(self) -> BlockKey:
+        """The key of the empty prefix."""
+        return BlockKey(self.fingerprint)
+
+    def differences(self, other: "LayoutSpec") -> tuple[str, ...]:
+        """Return `field: ours, not theirs` for every field in which the layouts differ."""
+        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return tuple(
+            f"{name}: {ours!r}, not {theirs!r}" for name, ours, theirs in pairs if ours != theirs
+        )
+
+
+def opaque_layout(name: str, block_tokens: int, token_bytes: int, salt: str = "") -> LayoutSpec:
+    """Return a layout of plain bytes, for callers that do not care what is in a block."""
+    group = LayerGroup(layers=1, kv_heads=1, head_size=token_bytes, planes=1)
+    return LayoutSpec(
+        model=name, groups=(group,), block_tokens=block_tokens, dtype="uint8", salt=salt
+    )
+
+
+def _require(holds: bool, field: str, value: object, remedy: str) -> None:  # noqa: FBT001
+    if not holds:
+        raise InvalidRequest(f"layout.{field}", repr(value), remedy)

@@ -1,0 +1,215 @@
+"""The pages that make a disk slot and a segment describe themselves.
+
+A slot is a header page and the block's payload; a segment is a header page and a run of slots.
+Everything needed to tell right bytes from stale, misdirected or damaged ones is in these pages,
+so the daemon and a client that reads a segment by itself check the same things with the same
+code. `tierd/index/FORMAT.md` draws the bytes. Opening and reading files is left to the caller.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
+
+from tierd.core.keys import BlockKey
+from tierd.core.layouts import SHARDS_MAX, LayoutSpec
+from tierd.core.units import PAGE_BYTES
+
+FORMAT_VERSION: Final = 1
+
+SLOT_MAGIC: Final = b"tierdslt"
+SEGMENT_MAGIC: Final = b"tierdseg"
+
+checksum: Final[Callable[[memoryview], int]] = xxh3_64_intdigest
+"""XXH3-64. Concurrency: lets other threads run while it works on more than 64 KiB."""
+
+_SEAL = struct.Struct("<8sQQ")
+_SLOT = struct.Struct("<Q16s16s16sQQQ")
+_SEGMENT = struct.Struct("<Q16sQQ")
+_SUMS = tuple(struct.Struct(f"<{shards}Q") for shards in range(SHARDS_MAX + 1))
+_SUMS_AT = 128
+_ZEROS = bytes(PAGE_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class SlotHeader:
+    """What a slot says about the block in it. `checksums` has one XXH3-64 a part."""
+
+    fingerprint: bytes
+    key: BlockKey
+    parent: BlockKey
+    sequence: int
+    part_bytes: int
+    part_stride_bytes: int
+    checksums: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHeader:
+    """What a segment says about its slots. `slot_stride_bytes` counts the slot's header too."""
+
+    fingerprint: bytes
+    region: int
+    region_slots: int
+    slot_stride_bytes: int
+
+
+def slot_stride_bytes(layout: LayoutSpec) -> int:
+    """Return the distance between two slots of a segment."""
+    return PAGE_BYTES + layout.block_bytes
+
+
+def slot_offset(slot: int, region_slots: int, layout: LayoutSpec) -> int:
+    """Return where the header page of `slot` starts in the segment of its region."""
+    return PAGE_BYTES + slot % region_slots * slot_stride_bytes(layout)
+
+
+def part_checksums(payload: memoryview, layout: LayoutSpec) -> tuple[int, ...]:
+    """Return the checksum of every part of a block; the padding after a part is not covered."""
+    size, stride = layout.part_bytes, layout.part_stride_bytes
+    return tuple(checksum(payload[at : at + size]) for at in range(0, layout.block_bytes, stride))
+
+
+def slot_header(
+    layout: LayoutSpec, key: BlockKey, parent: BlockKey, sequence: int, payload: memoryview
+) -> SlotHeader:
+    """Return the header for a block that is about to be written."""
+    shape = _shape(layout)
+    sums = part_checksums(payload, layout)
+    return SlotHeader(shape.fingerprint, key, parent, sequence, *shape.part, sums)
+
+
+def pack_slot(header: SlotHeader, page: memoryview) -> None:
+    """Fill the 4096 bytes of `page` with `header`."""
+    page[:] = _ZEROS
+    _SLOT.pack_into(
+        page,
+        _SEAL.size,
+        header.sequence,
+        header.fingerprint,
+        header.key,
+        header.parent,
+        len(header.checksums),
+        header.part_bytes,
+        header.part_stride_bytes,
+    )
+    _SUMS[len(header.checksums)].pack_into(page, _SUMS_AT, *header.checksums)
+    _seal(page, SLOT_MAGIC)
+
+
+def unpack_slot(page: memoryview) -> SlotHeader | str:
+    """Return the header in `page`, or why there is none."""
+    fault = _page_fault(page, SLOT_MAGIC, "slot")
+    if fault is not None:
+        return fault
+    sequence, fingerprint, key, parent, shards, size, stride = _SLOT.unpack_from(page, _SEAL.size)
+    if shards > SHARDS_MAX:
+        return f"the slot header claims {shards} shards"
+    sums = _SUMS[shards].unpack_from(page, _SUMS_AT)
+    return SlotHeader(fingerprint, BlockKey(key), BlockKey(parent), sequence, size, stride, sums)
+
+
+def pack_segment(header: SegmentHeader, page: memoryview) -> None:
+    """Fill the 4096 bytes of `page` with `header`."""
+    page[:] = _ZEROS
+    _SEGMENT.pack_into(
+        page,
+        _SEAL.size,
+        header.region,
+        header.fingerprint,
+        header.region_slots,
+        header.slot_stride_bytes,
+    )
+    _seal(page, SEGMENT_MAGIC)
+
+
+def unpack_segment(page: memoryview) -> SegmentHeader | str:
+    """Return the header in `page`, or why there is none."""
+    fault = _page_fault(page, SEGMENT_MAGIC, "segment")
+    if fault is not None:
+        return fault
+    region, fingerprint, region_slots, stride = _SEGMENT.unpack_from(page, _SEAL.size)
+    return SegmentHeader(fingerprint, region, region_slots, stride)
+
+
+def other_version(page: memoryview) -> int | None:
+    """Return the version of a segment that this code does not read; None for all else."""
+    if len(page) < _SEAL.size:
+        return None
+    magic, version, _ = _SEAL.unpack_from(page)
+    return version if magic == SEGMENT_MAGIC and version != FORMAT_VERSION else None
+
+
+def check_header(page: memoryview, expected_key: BlockKey, layout: LayoutSpec) -> SlotHeader | str:
+    """Return the header of a slot that holds `expected_key`, or why it does not."""
+    header = unpack_slot(page)
+    if isinstance(header, str):
+        return header
+    shape = _shape(layout)
+    if header.fingerprint != shape.fingerprint:
+        return f"namespace {header.fingerprint.hex()} is in the slot, not {shape.fingerprint.hex()}"
+    if header.key != expected_key:
+        return f"block {header.key.hex()} is in the slot, not {expected_key.hex()}"
+    part = (header.part_bytes, header.part_stride_bytes)
+    if len(header.checksums) != layout.shards or part != shape.part:
+        return f"the slot has {len(header.checksums)} parts of {part[0]} bytes every {part[1]}"
+    return header
+
+
+def check_part(header: SlotHeader, shard: int, part: memoryview) -> str | None:
+    """Return why the `part_bytes` of `part` are not those of the shard, or None if they are."""
+    assert len(part) == header.part_bytes, (len(part), header.part_bytes)
+    stored, found = header.checksums[shard], checksum(part)
+    if stored != found:
+        return f"part {shard} has checksum {found:#018x}, its header says {stored:#018x}"
+    return None
+
+
+def verify(
+    header_page: memoryview, payload: memoryview, expected_key: BlockKey, layout: LayoutSpec
+) -> str | None:
+    """Return why the slot does not hold the sealed bytes of `expected_key`, or None if it does.
+
+    Shapes: header_page [4096], payload [layout.block_bytes].
+    """
+    header = check_header(header_page, expected_key, layout)
+    if isinstance(header, str):
+        return header
+    size, stride = header.part_bytes, header.part_stride_bytes
+    parts = (payload[at : at + size] for at in range(0, stride * layout.shards, stride))
+    faults = (check_part(header, shard, part) for shard, part in enumerate(parts))
+    return next((fault for fault in faults if fault is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    fingerprint: bytes
+    part: tuple[int, int]
+
+
+@lru_cache(maxsize=256)
+def _shape(layout: LayoutSpec) -> _Shape:
+    """Cached because a fingerprint costs as much as the checksum of half a megabyte."""
+    return _Shape(layout.fingerprint, (layout.part_bytes, layout.part_stride_bytes))
+
+
+def _seal(page: memoryview, magic: bytes) -> None:
+    assert len(page) == PAGE_BYTES, len(page)
+    _SEAL.pack_into(page, 0, magic, FORMAT_VERSION, checksum(page[_SEAL.size :]))
+
+
+def _page_fault(page: memoryview, magic: bytes, what: str) -> str | None:
+    if len(page) != PAGE_BYTES:
+        return f"the {what} header has {len(page)} of {PAGE_BYTES} bytes"
+    found_magic, version, stored = _SEAL.unpack_from(page)
+    if found_magic != magic:
+        return f"there is no {what} header"
+    if version != FORMAT_VERSION:
+        return f"the {what} header is of format version {version}, not {FORMAT_VERSION}"
+    found = checksum(page[_SEAL.size :])
+    if found != stored:
+        return f"the {what} header has checksum {found:#018x}, and says {stored:#018x}"
+    return None

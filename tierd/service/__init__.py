@@ -1,0 +1,1 @@
+"""Touches the world: gRPC, descriptor hand-off, configuration, clock, metrics and wiring."""

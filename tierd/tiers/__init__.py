@@ -1,0 +1,1 @@
+"""Hold bytes: device, host and disk, behind one protocol."""

@@ -1,0 +1,1 @@
+"""Moves bytes between tiers, as control has planned."""
