@@ -10,7 +10,11 @@ import typer
 
 from tierd.cli.config import config
 from tierd.cli.console import out
+from tierd.cli.replay import replay
 from tierd.cli.serve import serve
+from tierd.cli.status import status
+from tierd.cli.top import top
+from tierd.cli.trace import trace
 
 app = typer.Typer(
     name="tierd",
@@ -21,6 +25,10 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(config)
+app.command()(status)
+app.command()(top)
+app.command()(replay)
+app.add_typer(trace)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,5 +1,6 @@
 """What is held: blocks, their copies, and the namespaces they belong to."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from tierd.core.keys import BlockKey
@@ -10,10 +11,10 @@ class Block:
     """A sealed block that has at least one copy.
 
     `slots[t]` is the slot of its copy in tier t, or None. `leases` counts the leases that hold
-    it; a leased block loses no copy. `hits` counts fetches.
+    it; a leased block loses no copy. `pins` are those of them that pin it. `hits` counts fetches.
     """
 
-    __slots__ = ("hits", "key", "leases", "namespace", "parent", "slots")
+    __slots__ = ("hits", "key", "leases", "namespace", "parent", "pins", "slots")
 
     def __init__(self, key: BlockKey, parent: BlockKey, namespace: int, tiers: int) -> None:
         self.key = key
@@ -21,6 +22,7 @@ class Block:
         self.namespace = namespace
         self.slots: list[int | None] = [None] * tiers
         self.leases = 0
+        self.pins = 0
         self.hits = 0
 
     def coldest(self) -> int:
@@ -44,25 +46,38 @@ class Namespace:
 
 
 class Catalog:
-    """Keys to blocks. A block that is still being written is not in it."""
+    """Keys to blocks. A block that is still being written is not in it.
+
+    `held[n]` counts the blocks of namespace n, and `copies[t]` the copies in tier t.
+    """
 
     def __init__(self) -> None:
         self.blocks: dict[BlockKey, Block] = {}
+        self.held = Counter[int]()
+        self.copies = Counter[int]()
         self.namespaces: list[Namespace] = []
 
-    def held_prefix(self, keys: Sequence[BlockKey]) -> list[Block]:
-        """Return the blocks of the longest prefix of `keys` that is held, root first."""
+    def held_prefix(self, root: BlockKey, keys: Sequence[BlockKey]) -> list[Block]:
+        """Return the blocks of the longest prefix of `keys` that is held, root first.
+
+        A prefix ends, too, where `keys` is no chain from `root`.
+        """
         held = []
         find = self.blocks.get
+        parent = root
         for key in keys:
             block = find(key)
-            if block is None:
+            if block is None or block.parent != parent:
                 break
             held.append(block)
+            parent = key
         return held
 
     def namespace_named(self, name: str) -> Namespace | None:
         return next((space for space in self.namespaces if space.name == name), None)
+
+    def namespace_of(self, layout: LayoutSpec) -> Namespace | None:
+        return next((space for space in self.namespaces if space.layout == layout), None)
 
     def add_copy(
         self, namespace: int, key: BlockKey, parent: BlockKey, tier: int, slot: int, tiers: int
@@ -71,8 +86,10 @@ class Catalog:
         block = self.blocks.get(key)
         if block is None:
             block = self.blocks[key] = Block(key, parent, namespace, tiers)
+            self.held[namespace] += 1
         assert block.slots[tier] is None, (tier, block.slots)
         block.slots[tier] = slot
+        self.copies[tier] += 1
         return block
 
     def remove_copy(self, block: Block, tier: int) -> int:
@@ -80,6 +97,8 @@ class Catalog:
         slot = block.slots[tier]
         assert slot is not None, tier
         block.slots[tier] = None
+        self.copies[tier] -= 1
         if not any(other is not None for other in block.slots):
             del self.blocks[block.key]
+            self.held[block.namespace] -= 1
         return slot

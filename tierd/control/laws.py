@@ -4,9 +4,10 @@ Asserted after every step in tests, and on demand in production. Takes time in p
 everything held.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 from tierd.control.store import Store
+from tierd.core.keys import BlockKey
 
 
 def check(store: Store) -> None:
@@ -19,8 +20,9 @@ def check(store: Store) -> None:
 
 
 def _slots_add_up(store: Store) -> None:
-    """Laws 1 and 2: a slot is free, or held by one copy, one writing or one move, never two."""
+    """Laws 1 and 2: a slot is free, or of one copy, writing or move, or set apart; never two."""
     holders: dict[tuple[int, int], Counter[int]] = {}
+    copies: dict[tuple[int, int, int], set[tuple[BlockKey, int]]] = defaultdict(set)
 
     def hold(namespace: int, tier: int, slot: int | None) -> None:
         if slot is not None:
@@ -30,6 +32,12 @@ def _slots_add_up(store: Store) -> None:
         assert any(slot is not None for slot in block.slots), ("law 2: no copy", block.key)
         for tier, slot in enumerate(block.slots):
             hold(block.namespace, tier, slot)
+            if slot is not None:
+                number = slot // store.room.spaces[block.namespace][tier].region_slots
+                copies[block.namespace, tier, number].add((block.key, slot))
+    for block, tier, slot in store.room.apart:
+        assert block.leases > 0, ("law 2: set apart for nobody", block.key)
+        hold(block.namespace, tier, slot)
     for state in store.moves.by_number.values():
         hold(state.move.namespace, state.move.target, state.move.target_slot)
     entry = store.config.entry
@@ -47,13 +55,12 @@ def _slots_add_up(store: Store) -> None:
                 used = sum(slot in held for slot in slots)
                 free = sum(slot in slots for slot in space.free)
                 assert used == region.used, ("law 1: used", namespace, tier, number, used, region)
+                keys = {(key, place) for place, key in enumerate(region.keys, first) if key}
+                assert keys == copies.get((namespace, tier, number), set()), ("law 2: keys", number)
                 if not region.draining:
                     assert used + free == space.region_slots, ("law 1: free", used, free)
-            assert sum(held.values()) == space.used, (
-                "law 1: outside every region",
-                namespace,
-                tier,
-            )
+            used = sum(region.used for region in space.regions.values())
+            assert sum(held.values()) == used == space.used, ("law 1: sum", namespace, tier)
 
 
 def _leases_are_counted(store: Store) -> None:
@@ -70,24 +77,33 @@ def _leases_are_counted(store: Store) -> None:
     for block in store.catalog.blocks.values():
         assert block.leases == counted[id(block)], ("law 3: lease count", block.key, block.leases)
     for session in store.sessions.values():
-        for number in session.leases:
-            assert number in store.leases.leases, ("law 3: lease of a session", number)
+        own = {x.number for x in store.leases.leases.values() if x.session == session.number}
+        assert session.leases == own, ("law 3: leases of a session", session.number)
+    pinned = sum(lease.pin_bytes for lease in store.leases.leases.values())
+    assert pinned == store.pinned_bytes, ("law 3: pinned bytes", pinned, store.pinned_bytes)
 
 
 def _policies_track_what_is_there(store: Store) -> None:
+    """A policy knows what is in its tier or due there, less what is pinned."""
     for namespace, policies in enumerate(store.room.policies):
         for tier, policy in enumerate(policies):
             tracked = list(policy.victims())
-            held = {
+            wanted = {
                 block.key
                 for block in store.catalog.blocks.values()
-                if block.namespace == namespace and block.slots[tier] is not None
+                if block.namespace == namespace
+                and not block.pins
+                and (block.slots[tier] is not None or store.room.is_due(block.key, tier))
             }
-            assert len(tracked) == len(held), ("policy: count", tier, len(tracked), len(held))
-            assert set(tracked) == held, ("policy: keys", tier)
+            assert len(tracked) == len(wanted), ("policy: count", tier, len(tracked), len(wanted))
+            assert set(tracked) == wanted, ("policy: keys", tier)
     for tier, queue in enumerate(store.room.queued):
         for key in queue:
-            assert store.catalog.blocks[key].slots[tier] is not None, ("write-back queue", tier)
+            slots = store.catalog.blocks[key].slots
+            assert slots[tier] is not None, ("write-back queue: not here", tier)
+            assert slots[tier + 1] is None, ("write-back queue: there already", tier)
+    moving = {key: state.move.target for key, state in store.moves.by_key.items()}
+    assert store.room.moving == moving, "moving"
 
 
 def _tokens_add_up(store: Store) -> None:

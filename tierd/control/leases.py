@@ -31,8 +31,9 @@ class Lease:
 
     `blocks` are held in place: those read, or the parents of those written. `found[i]` is the
     tier that was to serve blocks[i]. `writings` are the reserved blocks, in chain order.
-    An `expired` lease promises nothing more; one with writings is kept until its owner says
-    that it has stopped writing, or is dead.
+    `pin_bytes` is what a pin takes of the quota, 0 in other leases. An `expired` lease promises
+    nothing more; one with writings is kept until its owner says that it has stopped writing, or
+    is dead.
     """
 
     number: int
@@ -44,7 +45,7 @@ class Lease:
     found: list[int] = field(default_factory=list)
     writings: list[Writing] = field(default_factory=list)
     part: int = 0
-    pin: bool = False
+    pin_bytes: int = 0
     expired: bool = False
 
 
@@ -79,17 +80,13 @@ class LeaseTable:
         lease.expires_ns = expires_ns
         heappush(self._expiries, (expires_ns, lease.number))
 
-    def remove(self, lease: Lease) -> None:
-        """End a lease: its blocks may be evicted again."""
-        del self.leases[lease.number]
-        self.let_go(lease)
-
-    def let_go(self, lease: Lease) -> None:
-        """Stop holding the blocks of a lease, without forgetting the lease."""
+    def let_go(self, lease: Lease) -> list[Block]:
+        """Stop holding the blocks of a lease, and return them. The lease is not forgotten."""
         for block in lease.blocks:
             assert block.leases > 0, block.key
             block.leases -= 1
-        lease.blocks = []
+        blocks, lease.blocks = lease.blocks, []
+        return blocks
 
     def pop_expired(self, now_ns: int) -> list[Lease]:
         """Return the live leases whose time is over, each once."""

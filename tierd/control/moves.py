@@ -1,9 +1,9 @@
 """Which blocks are under way between tiers, who waits for them, and what is written back."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 
 from tierd.control.catalog import Block, Catalog
 from tierd.control.config import StoreConfig
@@ -11,6 +11,9 @@ from tierd.control.events import Move, MoveClass, MoveDone, Outbox, StartMoves
 from tierd.control.policies import Admission
 from tierd.control.room import Room
 from tierd.core.keys import BlockKey
+
+_LOOKED_AT_MAX = 4096
+"""Queued blocks that are looked at for one batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,10 @@ class Moves:
     def start(
         self, block: Block, source: int, target: int, slot: int, urgency: MoveClass
     ) -> MoveState:
-        """Plan to copy `block` into a taken slot of `target`. `flush` sends it off."""
+        """Plan to copy `block` into a taken slot of `target`. `flush` sends it off.
+
+        The block is due there from now on: the caller touches its chain.
+        """
         source_slot = block.slots[source]
         assert source_slot is not None
         assert block.key not in self.by_key, block.key
@@ -61,7 +67,7 @@ class Moves:
         )
         state = MoveState(move, urgency)
         self.by_number[number] = self.by_key[block.key] = state
-        self._room.moving.add(block.key)
+        self._room.moving[block.key] = target
         self._starting.append(state)
         self.writing_back[target] += urgency == "write_back"
         return state
@@ -82,28 +88,38 @@ class Moves:
         state = self.by_number.pop(done.move)
         move = state.move
         del self.by_key[move.key]
-        self._room.moving.discard(move.key)
+        del self._room.moving[move.key]
         if state.urgency == "write_back":
             self.writing_back[move.target] -= 1
         known = self._catalog.blocks.get(move.key)
         if done.fault or (known is not None and known.slots[move.target] is not None):
             # Failed; or, while the source was offline, the block was published anew.
             self._room.give(move.namespace, move.target, move.target_slot)
+            self._room.untrack(move.namespace, move.key, move.target)
             return state
-        self._catalog.add_copy(
-            move.namespace, move.key, move.parent, move.target, move.target_slot, len(self.online)
-        )
+        self._room.add_copy(move.namespace, move.key, move.parent, move.target, move.target_slot)
         return state
 
     def consider_write_back(self, blocks: Iterable[Block], tier: int) -> None:
-        """Queue those of `blocks`, just used in `tier`, that the colder tier should have."""
-        if tier + 1 >= len(self._config.tiers):
+        """Queue those of `blocks`, just used in `tier`, that the colder tier should have.
+
+        They are due there from now on: the caller touches their chain.
+        """
+        if tier + 1 >= len(self._config.tiers) or not self.online[tier + 1]:
             return
         queue = self._room.queued[tier]
         admission = self._admission[tier + 1]
         for block in blocks:
-            if block.coldest() <= tier and block.key not in queue and admission.admit(block.key):
+            if block.slots[tier] is None or block.coldest() > tier:
+                continue
+            if not self._room.is_due(block.key, tier + 1) and admission.admit(block.key):
                 queue[block.key] = None
+
+    def go_offline(self, tier: int) -> None:
+        """Plan nothing on `tier` from now on. What is under way will end in a fault."""
+        self.online[tier] = False
+        if tier > 0:
+            self._room.clear_queue(tier - 1)
 
     def hurry(self, blocks: list[Block], tier: int) -> None:
         """Write those of `blocks` that are queued before all others, root first."""
@@ -115,45 +131,45 @@ class Moves:
     def _write_back(self) -> None:
         for source, queue in enumerate(self._room.queued[:-1]):
             target = source + 1
-            if not self.online[target]:
-                continue
-            while queue and self.writing_back[target] < self._batch_blocks(queue, source):
+            while queue and self.writing_back[target] < self._blocks_max(queue, source):
                 batch = self._next_batch(source)
                 if not batch:
                     break
-                slots = self._room.take(batch[0].namespace, target, len(batch))
+                namespace = batch[0].namespace
+                slots = self._room.take(namespace, target, len(batch))
                 for block, slot in zip(batch, slots, strict=False):
                     self.start(block, source, target, slot, "write_back")
+                # What finds no slot is given up: waiting for one, it would fill its own tier.
+                for block in batch[len(slots) :]:
+                    self._room.untrack(namespace, block.key, target)
                 if len(slots) < len(batch):
                     break
 
-    def _batch_blocks(self, queue: Iterable[BlockKey], source: int) -> int:
-        first = next(iter(queue))
-        space = self._room.spaces[self._catalog.blocks[first].namespace][source]
-        batch = max(1, self._config.limits.write_batch_bytes // space.slot_bytes)
-        return batch * self._config.limits.write_batches_max
+    def _batch_blocks(self, namespace: int, tier: int) -> int:
+        slot_bytes = self._room.spaces[namespace][tier].slot_bytes
+        return max(1, self._config.limits.write_batch_bytes // slot_bytes)
+
+    def _blocks_max(self, queue: Iterable[BlockKey], source: int) -> int:
+        """Return how many blocks may be under way while the first in the queue is next."""
+        namespace = self._catalog.blocks[next(iter(queue))].namespace
+        return self._batch_blocks(namespace, source) * self._config.limits.write_batches_max
 
     def _next_batch(self, source: int) -> list[Block]:
         """Take blocks of one namespace from the queue, a batch at most, in queue order."""
         queue = self._room.queued[source]
         batch: list[Block] = []
-        limit = 0
-        for key in list(_first(queue, 4096)):
+        limit = 1
+        for key in islice(queue, _LOOKED_AT_MAX):
             block = self._catalog.blocks[key]
             if key in self.by_key:
                 continue
             if not batch:
-                slot_bytes = self._room.spaces[block.namespace][source].slot_bytes
-                limit = max(1, self._config.limits.write_batch_bytes // slot_bytes)
-            if batch and block.namespace != batch[0].namespace:
+                limit = self._batch_blocks(block.namespace, source)
+            elif block.namespace != batch[0].namespace:
                 continue
-            del queue[key]
             batch.append(block)
             if len(batch) == limit:
                 break
+        for block in batch:
+            del queue[block.key]
         return batch
-
-
-def _first(keys: Iterable[BlockKey], limit: int) -> Iterator[BlockKey]:
-    for _, key in zip(range(limit), keys, strict=False):
-        yield key

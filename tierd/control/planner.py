@@ -27,7 +27,7 @@ def plan_fetch(blocks: Sequence[Block], config: StoreConfig, room: Room, moves: 
     started, or joined if there is one; when the entry tier has no slot left, the client reads
     the block from the medium by itself.
     """
-    found = [_best_tier(block, moves.online) for block in blocks]
+    found = best_tiers(blocks, moves.online)
     missing = [
         index
         for index, tier in enumerate(found)
@@ -36,28 +36,28 @@ def plan_fetch(blocks: Sequence[Block], config: StoreConfig, room: Room, moves: 
     entry = config.entry
     if missing:
         slots = room.take(blocks[0].namespace, entry, len(missing))
-        for index, slot in zip(missing, slots, strict=False):
-            moves.start(blocks[index], found[index], entry, slot, "demand")
+        for index, target_slot in zip(missing, slots, strict=False):
+            moves.start(blocks[index], found[index], entry, target_slot, "demand")
     runs: list[Run] = []
     under_way = []
-    last_tier, last_slot, count, last_pending = -1, -1, 0, False
-    for index, (block, tier) in enumerate(zip(blocks, found, strict=True)):
-        slot = block.slots[tier]
-        pending = False
-        if not config.tiers[tier].mapped:
+    # A run grows here until a block does not continue it.
+    tier, first, count, pending = 0, 0, 0, False
+    for index, block in enumerate(blocks):
+        block_tier, slot, block_pending = found[index], block.slots[found[index]], False
+        if not config.tiers[block_tier].mapped:
             state = moves.by_key.get(block.key)
             if state is not None and state.move.target == entry:
-                tier, slot, pending = entry, state.move.target_slot, True
+                block_tier, slot, block_pending = entry, state.move.target_slot, True
                 under_way.append(index)
-        assert slot is not None
-        if tier == last_tier and slot == last_slot + count and pending == last_pending:
+        assert slot is not None, block.key
+        if count and slot == first + count and block_tier == tier and block_pending == pending:
             count += 1
             continue
         if count:
-            runs.append(Run(last_tier, last_slot, count, last_pending))
-        last_tier, last_slot, count, last_pending = tier, slot, 1, pending
+            runs.append(Run(tier, first, count, pending))
+        tier, first, count, pending = block_tier, slot, 1, block_pending
     if count:
-        runs.append(Run(last_tier, last_slot, count, last_pending))
+        runs.append(Run(tier, first, count, pending))
     return Plan(tuple(runs), found, under_way)
 
 
@@ -67,8 +67,13 @@ def wait_for(plan: Plan, blocks: Sequence[Block], session: int, lease: int, move
         moves.by_key[blocks[index].key].waiters.append(Waiter(session, lease, index))
 
 
-def _best_tier(block: Block, online: Sequence[bool]) -> int:
-    for tier, slot in enumerate(block.slots):
-        if slot is not None and online[tier]:
-            return tier
-    raise AssertionError("a block without a readable copy is not part of a prefix")
+def best_tiers(blocks: Sequence[Block], online: Sequence[bool]) -> list[int]:
+    """Return the hottest tier that can serve each of `blocks`. Every one has such a tier."""
+    found = []
+    for block in blocks:
+        for tier, slot in enumerate(block.slots):
+            if slot is not None and online[tier]:
+                found.append(tier)
+                break
+    assert len(found) == len(blocks), "a block without a readable copy is not part of a prefix"
+    return found

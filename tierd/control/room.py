@@ -2,6 +2,7 @@
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from tierd.control.catalog import Block, Catalog
 from tierd.control.config import StoreConfig
@@ -13,12 +14,21 @@ from tierd.core.keys import BlockKey
 _SKIPPED_MAX = 1024
 """Victims passed over in one search. Past that the tier is busy, and the caller gets less."""
 
+_RELAXED_MAX = 256
+"""Copies that `relax` evicts at once: some half a millisecond."""
+
 
 class Room:
     """All slots of all tiers, and the one place that evicts.
 
     `queued[t]` are the blocks of tier t that are to be written to tier t + 1, next first: they
-    are not evicted before that is done. `moving` are the keys of blocks under way.
+    are not evicted before that is done. `moving` are the blocks under way, and to which tier.
+    What is queued or moving is due in its target. A policy tracks the blocks that are in its
+    tier or due there, less the pinned ones: a chain then has its order before it lands, and
+    needs no look at its ancestors when it does.
+
+    `apart` are slots that hold wrong bytes, which may be read in place until nobody leases the
+    block.
     """
 
     def __init__(self, config: StoreConfig, catalog: Catalog, outbox: Outbox) -> None:
@@ -29,7 +39,8 @@ class Room:
         self.spaces: list[list[SlotSpace]] = []
         self.policies: list[list[Eviction]] = []
         self.queued: list[OrderedDict[BlockKey, None]] = [OrderedDict() for _ in config.tiers]
-        self.moving: set[BlockKey] = set()
+        self.moving: dict[BlockKey, int] = {}
+        self.apart: list[tuple[Block, int, int]] = []
         self.evicted = Counter[int]()
         self.dropped = 0
 
@@ -53,11 +64,49 @@ class Room:
         space = self.spaces[namespace][tier]
         while len(space.free) < wanted and self._lend(namespace, tier):
             pass
-        if len(space.free) < wanted and space.budget.bytes_lent:
-            if self._over_share(namespace, tier) < 0:
-                self._reclaim_elsewhere(namespace, tier)
-            self._evict(namespace, tier, wanted - len(space.free))
+        if len(space.free) < wanted and self._over_share(namespace, tier) < 0:
+            self._reclaim_elsewhere(namespace, tier)
+        # More than once, since a victim in a draining region leaves no slot to take.
+        while len(space.free) < wanted:
+            victims = self._victims(namespace, tier, clean_only=False)
+            if not self._evict(victims, tier, wanted - len(space.free)):
+                break
         return space.take(wanted)
+
+    def touch(self, namespace: int, blocks: Sequence[Block]) -> None:
+        """Note that `blocks` of one chain, root first, were used, wherever they are or are due."""
+        for tier, policy in enumerate(self.policies[namespace]):
+            policy.touch(
+                [
+                    block.key
+                    for block in blocks
+                    if not block.pins
+                    and (block.slots[tier] is not None or self.is_due(block.key, tier))
+                ]
+            )
+
+    def untrack(self, namespace: int, key: BlockKey, tier: int) -> None:
+        """Have the policy forget a block, unless that is in `tier` or due there."""
+        block = self._catalog.blocks.get(key)
+        if (block is None or block.slots[tier] is None) and not self.is_due(key, tier):
+            self.policies[namespace][tier].forget(key)
+
+    def is_due(self, key: BlockKey, tier: int) -> bool:
+        """Say whether a copy is to come to `tier`."""
+        return self.moving.get(key) == tier or (tier > 0 and key in self.queued[tier - 1])
+
+    def pin(self, blocks: Sequence[Block]) -> None:
+        """Keep blocks out of the way of every search for victims."""
+        for block in blocks:
+            block.pins += 1
+            for policy in self.policies[block.namespace]:
+                policy.forget(block.key)
+
+    def unpin(self, namespace: int, blocks: Sequence[Block]) -> None:
+        """Undo one `pin`."""
+        for block in blocks:
+            block.pins -= 1
+        self.touch(namespace, blocks)
 
     def lend_ahead(self, namespace: int, tier: int) -> None:
         """Borrow the namespace's fair share now, so that it is ready before it is needed."""
@@ -87,25 +136,47 @@ class Room:
         if emptied is not None:
             self._return(namespace, tier, emptied)
 
+    def add_copy(
+        self, namespace: int, key: BlockKey, parent: BlockKey, tier: int, slot: int
+    ) -> Block:
+        """Note that a taken slot holds a copy. The policy is told by the next `touch`."""
+        self.spaces[namespace][tier].fill(slot, key)
+        tiers = len(self._config.tiers)
+        return self._catalog.add_copy(namespace, key, parent, tier, slot, tiers)
+
     def remove_copy(self, block: Block, tier: int) -> None:
         """Give up one copy of a block that nobody holds there."""
-        slot = self._catalog.remove_copy(block, tier)
-        self.policies[block.namespace][tier].forget(block.key)
-        self.queued[tier].pop(block.key, None)
-        if tier > self._config.entry:
-            self._outbox.add(DropRecords(block.namespace, tier, (block.key,)))
-        self.give(block.namespace, tier, slot)
+        self.give(block.namespace, tier, self._forget_copy(block, tier))
+
+    def set_apart(self, block: Block, tier: int) -> None:
+        """Give up one copy of a block, but its slot only when nobody leases the block."""
+        slot = self._forget_copy(block, tier)
+        self.spaces[block.namespace][tier].fill(slot, None)
+        self.apart.append((block, tier, slot))
+
+    def give_apart(self) -> None:
+        """Take back the slots set apart whose blocks nobody leases any more."""
+        idle = [entry for entry in self.apart if entry[0].leases == 0]
+        self.apart = [entry for entry in self.apart if entry[0].leases > 0]
+        for block, tier, slot in idle:
+            self.give(block.namespace, tier, slot)
+
+    def clear_queue(self, tier: int) -> None:
+        """Give up writing anything from `tier` to the next."""
+        keys = list(self.queued[tier])
+        self.queued[tier].clear()
+        for key in keys:
+            self.untrack(self._catalog.blocks[key].namespace, key, tier + 1)
 
     def relax(self, namespace: int, tier: int) -> None:
-        """Above the high watermark evict what has a colder copy, down to the low one."""
+        """Above the high watermark evict what has a colder copy, towards the low one."""
         budget = self.budgets[tier]
-        space = self.spaces[namespace][tier]
         used = sum(spaces[tier].used * spaces[tier].slot_bytes for spaces in self.spaces)
         if used <= budget.bytes_max * self._config.used_ratio_high:
             return
         excess = used - int(budget.bytes_max * self._config.used_ratio_low)
-        count = -(-excess // space.slot_bytes)
-        self._remove_all(self._victims(namespace, tier, clean_only=True), tier, count)
+        count = min(_RELAXED_MAX, -(-excess // self.spaces[namespace][tier].slot_bytes))
+        self._evict(self._victims(namespace, tier, clean_only=True), tier, count)
 
     def _lend(self, namespace: int, tier: int) -> bool:
         region = self.spaces[namespace][tier].lend()
@@ -114,32 +185,49 @@ class Room:
         self._outbox.add(PrepareRegion(namespace, tier, region))
         return True
 
-    def _evict(self, namespace: int, tier: int, count: int) -> None:
-        self._remove_all(self._victims(namespace, tier, clean_only=False), tier, count)
+    def _forget_copy(self, block: Block, tier: int) -> int:
+        slot = self._catalog.remove_copy(block, tier)
+        self.untrack(block.namespace, block.key, tier)
+        if block.key in self.queued[tier]:
+            del self.queued[tier][block.key]
+            self.untrack(block.namespace, block.key, tier + 1)
+        if tier > self._config.entry:
+            self._outbox.add(DropRecords(block.namespace, tier, (block.key,)))
+        return slot
 
-    def _remove_all(self, victims: Iterator[Block], tier: int, count: int) -> None:
+    def _evict(self, victims: Iterator[Block], tier: int, count: int) -> int:
         # A policy is not changed while its victims are read: choose first, then remove.
-        chosen = [block for _, block in zip(range(count), victims, strict=False)]
+        chosen = list(islice(victims, count))
         for block in chosen:
-            assert block.leases == 0, block.key
-            self.evicted[tier] += 1
-            self.remove_copy(block, tier)
-            self.dropped += block.key not in self._catalog.blocks
+            self._evict_copy(block, tier)
+        return len(chosen)
+
+    def _evict_copy(self, block: Block, tier: int) -> None:
+        assert block.leases == 0, block.key
+        self.evicted[tier] += 1
+        self.remove_copy(block, tier)
+        self.dropped += block.key not in self._catalog.blocks
 
     def _victims(self, namespace: int, tier: int, *, clean_only: bool) -> Iterator[Block]:
-        queue = self.queued[tier]
         skipped = 0
         for key in self.policies[namespace][tier].victims():
             block = self._catalog.blocks[key]
-            busy = block.leases > 0 or key in self.moving or key in queue
-            if busy or (clean_only and block.coldest() <= tier):
-                if key in queue and block.leases == 0:
-                    queue.move_to_end(key, last=False)
-                skipped += 1
-                if skipped > _SKIPPED_MAX:
-                    return
+            if not self._is_busy(block, tier) and not (clean_only and block.coldest() <= tier):
+                yield block
                 continue
-            yield block
+            skipped += 1
+            if skipped > _SKIPPED_MAX:
+                return
+
+    def _is_busy(self, block: Block, tier: int) -> bool:
+        """Say whether a block must stay for now. If it is to be written first, that comes next."""
+        if block.leases or block.key in self.moving or block.slots[tier] is None:
+            return True
+        queue = self.queued[tier]
+        if block.key not in queue:
+            return False
+        queue.move_to_end(block.key, last=False)
+        return True
 
     def _share(self, tier: int) -> int:
         return self.budgets[tier].bytes_max // max(1, len(self.spaces))
@@ -152,22 +240,22 @@ class Room:
         return len(space.regions) * space.region_bytes - self._share(tier)
 
     def _reclaim_elsewhere(self, namespace: int, tier: int) -> None:
-        """Start to take the coldest region of the namespace furthest over its share."""
+        """Go on taking a region from the namespace furthest over its share, the coldest first."""
         others = [n for n in range(len(self.spaces)) if n != namespace]
         richest = max(others, key=lambda n: self._over_share(n, tier), default=None)
         if richest is None or self._over_share(richest, tier) <= 0:
             return
         space = self.spaces[richest][tier]
-        if space.returning or any(region.draining for region in space.regions.values()):
+        if space.returning:
             return  # One at a time: its bytes are on their way.
-        region = self._coldest_region(richest, tier)
+        region = next((n for n, region in space.regions.items() if region.draining), None)
         if region is None:
-            return
-        self._retire(richest, tier, region)
-        for block in self._blocks_in(richest, tier, region) if region in space.regions else ():
-            if block.leases == 0 and block.key not in self.moving:
-                self.evicted[tier] += 1
-                self.remove_copy(block, tier)
+            region = self._coldest_region(richest, tier)
+            if region is None:
+                return
+            self._retire(richest, tier, region)
+        if region in space.regions:
+            self._empty(richest, tier, region)
 
     def _coldest_region(self, namespace: int, tier: int) -> int | None:
         space = self.spaces[namespace][tier]
@@ -181,12 +269,11 @@ class Room:
         assert slot is not None
         return slot // space.region_slots
 
-    def _blocks_in(self, namespace: int, tier: int, region: int) -> list[Block]:
-        slots = self.spaces[namespace][tier].region_slots
-        blocks = (self._catalog.blocks[key] for key in self.policies[namespace][tier].victims())
-        return [
-            b for b in blocks if (slot := b.slots[tier]) is not None and slot // slots == region
-        ]
+    def _empty(self, namespace: int, tier: int, region: int) -> None:
+        """Evict what can be of a draining region. What is busy now goes in a later call."""
+        for key in list(self.spaces[namespace][tier].regions[region].keys):
+            if key is not None and not self._is_busy(self._catalog.blocks[key], tier):
+                self._evict_copy(self._catalog.blocks[key], tier)
 
     def _retire(self, namespace: int, tier: int, region: int) -> None:
         """Hand out no more of a region, and give it back as soon as it is empty."""

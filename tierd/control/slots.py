@@ -1,6 +1,9 @@
 """Which slots are free: budgets of tiers, regions lent to namespaces, slots within them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from tierd.core.keys import BlockKey
 
 
 @dataclass(slots=True)
@@ -24,8 +27,12 @@ class TierBudget:
 
 @dataclass(slots=True)
 class Region:
-    """`used` counts taken slots. A draining region hands out no more, and ends when empty."""
+    """`used` counts taken slots; `keys` are the blocks in them, by place, None if there is none.
 
+    A draining region hands out no more slots, and ends when empty.
+    """
+
+    keys: list[BlockKey | None]
     used: int = 0
     draining: bool = False
 
@@ -44,6 +51,7 @@ class SlotSpace:
     regions: dict[int, Region] = field(default_factory=dict)
     free: list[int] = field(default_factory=list)
     returning: set[int] = field(default_factory=set)
+    used: int = 0
 
     @property
     def region_bytes(self) -> int:
@@ -52,10 +60,6 @@ class SlotSpace:
     @property
     def slots(self) -> int:
         return len(self.regions) * self.region_slots
-
-    @property
-    def used(self) -> int:
-        return sum(region.used for region in self.regions.values())
 
     def lend(self) -> int | None:
         """Borrow one more region from the tier, and return it; None if there is no room."""
@@ -70,7 +74,7 @@ class SlotSpace:
     def adopt(self, number: int) -> None:
         """Add a region whose bytes are already counted as lent."""
         assert number not in self.regions, number
-        self.regions[number] = Region()
+        self.regions[number] = Region([None] * self.region_slots)
         first = number * self.region_slots
         # The stack pops from its end: new slots go beneath the free ones, lowest popped first.
         self.free[:0] = range(first + self.region_slots - 1, first - 1, -1)
@@ -80,27 +84,26 @@ class SlotSpace:
         taken = self.free[-count:] if count else []
         del self.free[len(self.free) - len(taken) :]
         taken.sort()
-        for slot in taken:
-            self.regions[slot // self.region_slots].used += 1
+        self._count(taken)
         return taken
 
-    def take_exactly(self, slot: int) -> None:
-        """Take one given slot that is free, as recovery does."""
-        self.free.remove(slot)
-        self.regions[slot // self.region_slots].used += 1
-
-    def take_many_exactly(self, slots: set[int]) -> None:
-        """Take given free slots at once, as recovery does."""
+    def take_exactly(self, slots: set[int]) -> None:
+        """Take given free slots, as recovery does."""
         self.free = [slot for slot in self.free if slot not in slots]
-        for slot in slots:
-            self.regions[slot // self.region_slots].used += 1
+        self._count(slots)
+
+    def fill(self, slot: int, key: BlockKey | None) -> None:
+        """Note which block a taken slot holds, until it is given back; None: none any more."""
+        self.regions[slot // self.region_slots].keys[slot % self.region_slots] = key
 
     def give(self, slot: int) -> int | None:
         """Take back a slot; return its region if that was draining and is empty now."""
-        number = slot // self.region_slots
+        number, place = divmod(slot, self.region_slots)
         region = self.regions[number]
         assert region.used > 0, number
         region.used -= 1
+        region.keys[place] = None
+        self.used -= 1
         if not region.draining:
             self.free.append(slot)
             return None
@@ -123,6 +126,11 @@ class SlotSpace:
     def end_return(self, number: int) -> None:
         self.returning.remove(number)
         self.budget.give_back(self.region_bytes)
+
+    def _count(self, slots: Iterable[int]) -> None:
+        for slot in slots:
+            self.regions[slot // self.region_slots].used += 1
+            self.used += 1
 
     def _unused(self, number: int) -> bool:
         return number not in self.regions and number not in self.returning

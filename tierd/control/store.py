@@ -6,19 +6,20 @@ as events. So a whole daemon can be simulated from a seed, and nothing here need
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import takewhile
+from typing import Any, Final
 
 from tierd.control import events as ev
 from tierd.control.catalog import Block, Catalog, Namespace
 from tierd.control.config import StoreConfig
 from tierd.control.leases import Lease, LeaseTable, Session, Writing
 from tierd.control.moves import Moves, MoveState
-from tierd.control.planner import plan_fetch, wait_for
+from tierd.control.planner import best_tiers, plan_fetch, wait_for
 from tierd.control.room import Room
+from tierd.control.waiting import Waiting
 from tierd.core.errors import (
-    InvalidRequest,
     LeaseExpired,
     NamespaceConflict,
     Overloaded,
@@ -28,6 +29,9 @@ from tierd.core.keys import BlockKey
 from tierd.core.units import NS_PER_MS
 
 _RETRY_NS = 50 * NS_PER_MS
+
+_NOBODY: Final = 0
+"""The session of leases that the store itself holds. Real sessions are numbered from 1."""
 
 
 @dataclass(slots=True)
@@ -46,13 +50,6 @@ class Counts:
     corrupt_blocks: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
-    """A fetch or reservation that is asked again when what it waits for has changed."""
-
-    event: ev.Fetch | ev.Reserve
-
-
 class Store:
     """Catalog, slots, leases and moves of one daemon, and the rules between them."""
 
@@ -63,11 +60,12 @@ class Store:
         self.room = Room(config, self.catalog, self._outbox)
         self.moves = Moves(config, self.catalog, self.room, self._outbox)
         self.leases = LeaseTable()
+        self.pinned_bytes = 0
         self.sessions: dict[int, Session] = {}
         self.writing: dict[BlockKey, Writing] = {}
         self.counts: list[Counts] = []
-        self.waiting_for_key: dict[BlockKey, list[_Waiting]] = defaultdict(list)
-        self.waiting_for_room: deque[_Waiting] = deque()
+        self.waiting = Waiting()
+        self._half_sealed: deque[tuple[int, Writing]] = deque()
         self._handlers: dict[type, Callable[[Any, int], None]] = {
             ev.OpenSession: self._open_session,
             ev.CloseSession: self._close_session,
@@ -101,10 +99,9 @@ class Store:
 
     def next_wakeup_ns(self) -> int | None:
         """Return when the store next wants a `Tick`, if nothing else happens before."""
-        times = [w.event.wait_until_ns for ws in self.waiting_for_key.values() for w in ws]
-        times += [w.event.wait_until_ns for w in self.waiting_for_room]
-        expiry = self.leases.next_expiry_ns()
-        return min(times + ([expiry] if expiry is not None else []), default=None)
+        half_sealed = self._half_sealed[0][0] if self._half_sealed else None
+        times = (self.waiting.next_deadline_ns(), self.leases.next_expiry_ns(), half_sealed)
+        return min((time for time in times if time is not None), default=None)
 
     # ---- sessions and namespaces
 
@@ -118,26 +115,32 @@ class Store:
         for number in list(session.leases):
             lease = self.leases.leases[number]
             aborted += [writing.key for writing in lease.writings]
+            # Its process may live on: it must see that what it reads may change. And if it
+            # was stopped in the middle of a copy, the slots stay apart until it is dead.
+            self._outbox.add(ev.SetFence(session.number, lease.fence, 0))
             if lease.writings and session.owner is not None:
-                # Its process may live on, stopped in the middle of a copy: the slots stay
-                # apart until it is dead.
-                self._expire_lease(lease)
+                self._stop_promising(lease)
                 lease.session = -session.owner
             else:
                 self._end_lease(lease)
-        self._forget_waiting(event.session)
-        for key in aborted:
-            self._retry_key(key, now_ns)
-        self._retry_room(now_ns)
+        self.waiting.forget(event.session)
+        self._retry(aborted, now_ns)
 
     def _owner_gone(self, event: ev.OwnerGone, now_ns: int) -> None:
-        for lease in [x for x in self.leases.leases.values() if x.session == -event.owner]:
+        own = {-event.owner}
+        for session in self.sessions.values():
+            if session.owner == event.owner:
+                # Its stream may outlive it a little.
+                session.owner = None
+                own.add(session.number)
+        for lease in [x for x in self.leases.leases.values() if x.expired and x.session in own]:
             self._end_lease(lease)
-        self._retry_room(now_ns)
+        self._retry((), now_ns)
 
     def _open_namespace(self, event: ev.OpenNamespace, now_ns: int) -> None:
         name = event.name or event.layout.fingerprint.hex()
-        known = self.catalog.namespace_named(name)
+        # Equal layouts have equal keys: a second name for one is the same namespace.
+        known = self.catalog.namespace_named(name) or self.catalog.namespace_of(event.layout)
         if known is None:
             limit = self.config.limits.namespaces_max
             if len(self.catalog.namespaces) >= limit:
@@ -171,34 +174,43 @@ class Store:
             if space.budget.lend(space.region_bytes):
                 space.adopt(region)
         slots: set[int] = set()
-        recency: dict[BlockKey, int] = {}
-        tiers = len(self.config.tiers)
-        for age, copy in enumerate(event.copies):
-            if copy.slot // event.region_slots not in space.regions or copy.slot in slots:
+        # Newest first: of two records of one slot the newer one tells what is in it.
+        for copy in reversed(event.copies):
+            known = copy.slot in slots or copy.key in self.catalog.blocks
+            if known or copy.slot // event.region_slots not in space.regions:
                 lost.append(copy.key)
                 continue
             slots.add(copy.slot)
-            self.catalog.add_copy(
-                namespace.number, copy.key, copy.parent, event.tier, copy.slot, tiers
-            )
-            recency[copy.key] = age
-        space.take_many_exactly(slots)
-        self.room.policies[namespace.number][event.tier].touch(_leaf_last(event.copies, recency))
+            self.room.add_copy(namespace.number, copy.key, copy.parent, event.tier, copy.slot)
+        space.take_exactly(slots)
+        warmest_first = self._parents_first([copy.key for copy in reversed(event.copies)])
+        self.room.policies[namespace.number][event.tier].touch(warmest_first)
         if lost:
             self._outbox.add(ev.DropRecords(namespace.number, event.tier, tuple(lost)))
+
+    def _parents_first(self, keys: Sequence[BlockKey]) -> list[BlockKey]:
+        """Return those of `keys` that are held, in order, but each after its ancestors."""
+        ordered: dict[BlockKey, None] = {}
+        for key in keys:
+            branch = []
+            block = self.catalog.blocks.get(key)
+            while block is not None and block.key not in ordered:
+                branch.append(block.key)
+                block = self.catalog.blocks.get(block.parent)
+            ordered.update(dict.fromkeys(reversed(branch)))
+        return list(ordered)
 
     # ---- reading
 
     def _match(self, event: ev.Match, now_ns: int) -> None:
-        held = self._readable_prefix(event.keys)
-        by_tier = [0] * len(self.config.tiers)
-        for block in held:
-            by_tier[self._found_in(block)] += 1
-        self._reply(event, ev.Matched(len(held), tuple(by_tier)))
+        found = best_tiers(self._readable_prefix(event.namespace, event.keys), self.moves.online)
+        by_tier = Counter(found)
+        tiers = range(len(self.config.tiers))
+        self._reply(event, ev.Matched(len(found), tuple(by_tier[tier] for tier in tiers)))
 
     def _fetch(self, event: ev.Fetch, now_ns: int) -> None:
         keys = event.keys
-        held = self._readable_prefix(keys)
+        held = self._readable_prefix(event.namespace, keys)
         if self._should_wait(event, len(held), now_ns):
             return
         session = self.sessions[event.session]
@@ -215,6 +227,8 @@ class Store:
             plan = plan_fetch(held, self.config, self.room, self.moves)
             granted.found = plan.found
             wait_for(plan, held, event.session, granted.number, self.moves)
+            if plan.under_way:
+                self.room.touch(event.namespace, held)
             self._count_hits(event.namespace, plan.found)
             lease, fence, runs = granted.number, granted.fence, plan.runs
         reserved = None
@@ -229,13 +243,13 @@ class Store:
     def _touched(self, event: ev.Touched, now_ns: int) -> None:
         """What follows from a fetch, done when its reply is on the way."""
         blocks = [b for key in event.keys if (b := self.catalog.blocks.get(key)) is not None]
-        self._touch(event.namespace, blocks)
         for block in blocks:
             block.hits += 1
         entry = self.config.entry
         self.moves.consider_write_back(blocks, entry)
         if entry > 0:
             self._promote(event.namespace, [b for b in blocks if b.hottest() == entry])
+        self.room.touch(event.namespace, blocks)
 
     def _promote(self, namespace: int, blocks: list[Block]) -> None:
         wanted = [
@@ -247,26 +261,32 @@ class Store:
         target = self.config.entry - 1
         if not wanted or not self.moves.online[target]:
             return
-        # Held while room is made, so that the target does not evict what it is to receive.
         slots = self.room.take(namespace, target, len(wanted))
         for block, slot in zip(wanted, slots, strict=False):
             self.moves.start(block, self.config.entry, target, slot, "promotion")
 
     def _read_failed(self, event: ev.ReadFailed, now_ns: int) -> None:
         lease = self.leases.leases.get(event.lease)
-        if lease is None or not 0 <= event.index < len(lease.blocks):
+        if lease is None or lease.expired or lease.session != event.session:
             return
-        tier = lease.found[event.index]
-        self._corrupt(lease.blocks[event.index], tier)
+        if not 0 <= event.index < len(lease.found):
+            return  # It failed before, or was never promised.
+        self._corrupt(lease.blocks[event.index], lease.found[event.index])
         self._cut(lease, event.index)
+        self._retry((), now_ns)
 
     def _corrupt(self, block: Block, tier: int) -> None:
         """Give up a copy whose bytes are not what was written.
 
-        Leases on the block go on without it: who reads that slot finds out as this one did.
+        Leases on the block go on without it. Who reads the slot on a medium finds out as this
+        one did, but who reads it in place does not: there it is not used again meanwhile.
         """
         self.counts[block.namespace].corrupt_blocks += 1
-        if block.slots[tier] is not None and block.key not in self.moves.by_key:
+        if block.slots[tier] is None or block.key in self.moves.by_key:
+            return
+        if block.leases and self.config.tiers[tier].mapped:
+            self.room.set_apart(block, tier)
+        else:
             self.room.remove_copy(block, tier)
 
     def _cut(self, lease: Lease, index: int) -> None:
@@ -285,11 +305,11 @@ class Store:
         if len(session.leases) + 1 > self.config.limits.leases_per_session_max:
             self._reply(event, Overloaded("leases of the session", _RETRY_NS))
             return
-        held = self._readable_prefix(event.keys)
+        held = self._readable_prefix(event.namespace, event.keys)
         reserved = self._reserve_now(session, event.namespace, event.keys, held, event.part, now_ns)
         wanting = not reserved.grants and reserved.declined and now_ns < event.wait_until_ns
-        if wanting and self._waiting_count() < self.config.limits.waiting_max:
-            self.waiting_for_room.append(_Waiting(event))
+        if wanting and len(self.waiting) < self.config.limits.waiting_max:
+            self.waiting.for_room(event)
             return
         self.counts[event.namespace].blocks_declined += reserved.declined
         self._reply(event, reserved)
@@ -305,52 +325,62 @@ class Store:
     ) -> ev.Reserved:
         """Grant what can be had at once: joined slots of other parts, and new ones."""
         layout = self.catalog.namespaces[namespace].layout
-        wanted: list[int] = []
-        for index in range(len(held), len(keys)):
-            writing = self.writing.get(keys[index])
-            if writing is not None and not _joinable(writing, part):
-                break  # Another is writing it: what hangs on it may wait for the next turn.
-            if writing is not None or not self._is_readable(keys[index]):
-                wanted.append(index)
-            if len(wanted) == self.config.limits.slots_per_publish_max:
-                break
+        wanted = self._wanted(namespace, keys, len(held), part)
+        if not wanted:
+            return ev.Reserved(0, (), 0)
         fresh = [index for index in wanted if keys[index] not in self.writing]
         lease = self._grant(session, namespace, held, now_ns + self.config.write_lease_ns)
         lease.part = part
         slots = self.room.take(namespace, self.config.entry, len(fresh))
         declined = len(fresh) - len(slots)
         end = fresh[len(slots)] if declined else len(keys)
-        new_slots = iter(slots)
+        for index, slot in zip(fresh, slots, strict=False):
+            parent = keys[index - 1] if index else layout.root
+            parts = set(range(layout.shards))
+            self.writing[keys[index]] = Writing(keys[index], parent, namespace, slot, parts)
         grants: list[ev.Grant] = []
         for index in wanted:
             if index >= end:
                 break
-            key = keys[index]
-            writing = self.writing.get(key)
-            if writing is None:
-                parent = keys[index - 1] if index else layout.root
-                writing = Writing(
-                    key, parent, namespace, next(new_slots), set(range(layout.shards))
-                )
-                self.writing[key] = writing
+            writing = self.writing[keys[index]]
             writing.leases[part] = lease.number
             lease.writings.append(writing)
             _extend(grants, index, writing.slot)
-        if not lease.writings:
+        if not grants:
+            self._outbox.add(ev.SetFence(session.number, lease.fence, 0))
             self._end_lease(lease)
             return ev.Reserved(0, (), declined)
         return ev.Reserved(lease.number, tuple(grants), declined)
 
+    def _wanted(self, namespace: int, keys: Sequence[BlockKey], first: int, part: int) -> list[int]:
+        """Return the indices, from `first` on, of the blocks of which `part` is nobody's yet."""
+        wanted: dict[BlockKey, int] = {}
+        for index in range(first, len(keys)):
+            key = keys[index]
+            if key in wanted:
+                break  # No chain goes on like this.
+            writing = self.writing.get(key)
+            if writing is None:
+                block = self.catalog.blocks.get(key)
+                if block is not None and (block.namespace != namespace or self._is_readable(block)):
+                    continue
+            elif writing.namespace != namespace or not _joinable(writing, part):
+                break  # Another is writing it: what hangs on it may wait for the next turn.
+            wanted[key] = index
+            if len(wanted) == self.config.limits.slots_per_publish_max:
+                break
+        return list(wanted.values())
+
     def _seal(self, event: ev.Seal, now_ns: int) -> None:
         lease = self.leases.leases.get(event.lease)
-        if lease is None or lease.expired:
-            if lease is not None:
+        if lease is None or lease.expired or lease.session != event.session:
+            if lease is not None and lease.session == event.session:
                 self._end_lease(lease)
             self._reply(event, LeaseExpired(event.lease))
-            self._retry_room(now_ns)
+            self._retry((), now_ns)
             return
-        kept, given_up = lease.writings[: event.count], lease.writings[event.count :]
-        lease.writings = given_up
+        changed = [writing.key for writing in lease.writings]
+        kept, lease.writings = lease.writings[: event.count], lease.writings[event.count :]
         visible = []
         sealed = 0
         for writing in kept:
@@ -360,29 +390,29 @@ class Store:
                 self._free_if_idle(writing)
                 continue
             sealed += 1
-            if not writing.parts_missing:
+            if writing.parts_missing:
+                self._half_sealed.append((now_ns + self.config.write_lease_ns, writing))
+            else:
                 visible.append(self._publish(writing))
-        counts = self.counts[lease.namespace]
-        counts.blocks_sealed += len(visible)
-        self._touch(lease.namespace, [*lease.blocks, *visible])
-        self.moves.consider_write_back(visible, self.config.entry)
         namespace = lease.namespace
+        self.counts[namespace].blocks_sealed += len(visible)
+        self.moves.consider_write_back(visible, self.config.entry)
+        self.room.touch(namespace, [*lease.blocks, *visible])
         self._end_lease(lease)
         self._reply(event, ev.Sealed(sealed))
         self.room.relax(namespace, self.config.entry)
-        for block in visible:
-            self._retry_key(block.key, now_ns)
-        self._retry_room(now_ns)
+        self._retry(changed, now_ns)
 
     def _publish(self, writing: Writing) -> Block:
         del self.writing[writing.key]
-        return self.catalog.add_copy(
-            writing.namespace,
-            writing.key,
-            writing.parent,
-            self.config.entry,
-            writing.slot,
-            len(self.config.tiers),
+        entry = self.config.entry
+        known = self.catalog.blocks.get(writing.key)
+        if known is not None and known.slots[entry] is not None:
+            # Brought back meanwhile by a move from a tier that then went offline.
+            self.room.give(writing.namespace, entry, writing.slot)
+            return known
+        return self.room.add_copy(
+            writing.namespace, writing.key, writing.parent, entry, writing.slot
         )
 
     def _abort(self, writing: Writing) -> None:
@@ -394,6 +424,21 @@ class Store:
     def _free_if_idle(self, writing: Writing) -> None:
         if writing.aborted and not writing.leases:
             self.room.give(writing.namespace, self.config.entry, writing.slot)
+
+    def _expire_half_sealed(self, now_ns: int) -> list[BlockKey]:
+        """Give up blocks whose other parts nobody has come to write; return their keys."""
+        aborted = []
+        while self._half_sealed and self._half_sealed[0][0] <= now_ns:
+            _, writing = self._half_sealed.popleft()
+            if writing.aborted or not writing.parts_missing:
+                continue
+            if writing.leases:
+                self._half_sealed.append((now_ns + self.config.write_lease_ns, writing))
+                continue
+            self._abort(writing)
+            self._free_if_idle(writing)
+            aborted.append(writing.key)
+        return aborted
 
     # ---- leases
 
@@ -411,9 +456,7 @@ class Store:
             return
         aborted = [writing.key for writing in lease.writings]
         self._end_lease(lease)
-        for key in aborted:
-            self._retry_key(key, now_ns)
-        self._retry_room(now_ns)
+        self._retry(aborted, now_ns)
 
     def _end_lease(self, lease: Lease) -> None:
         """Forget a lease whose owner has let go: nothing is read or written under it now."""
@@ -421,31 +464,43 @@ class Store:
             self._abort(writing)
             writing.leases.pop(lease.part, None)
             self._free_if_idle(writing)
-        self.leases.remove(lease)
+        self._let_go(lease)
+        del self.leases.leases[lease.number]
         session = self.sessions.get(lease.session)
         if session is not None:
             session.leases.discard(lease.number)
             session.fences_free.append(lease.fence)
 
-    def _expire_lease(self, lease: Lease) -> None:
-        """End the promise. What its owner may still be writing to stays reserved."""
+    def _stop_promising(self, lease: Lease) -> None:
+        """Let a lease expire, but keep apart what its owner may still be writing to."""
         lease.expired = True
         for writing in lease.writings:
             self._abort(writing)
-        self.leases.let_go(lease)
-        self._outbox.add(ev.SetFence(lease.session, lease.fence, 0))
+        self._let_go(lease)
+
+    def _let_go(self, lease: Lease) -> None:
+        blocks = self.leases.let_go(lease)
+        if lease.pin_bytes:
+            self.pinned_bytes -= lease.pin_bytes
+            self.room.unpin(lease.namespace, blocks)
+        if self.room.apart:
+            self.room.give_apart()
 
     def _expire(self, now_ns: int) -> None:
-        for lease in self.leases.pop_expired(now_ns):
-            aborted = [writing.key for writing in lease.writings]
+        """End what is over, and let those go on who waited for that."""
+        aborted = self._expire_half_sealed(now_ns)
+        over = self.leases.pop_expired(now_ns)
+        for lease in over:
+            aborted += [writing.key for writing in lease.writings]
             session = self.sessions.get(lease.session)
+            if session is not None:
+                self._outbox.add(ev.SetFence(session.number, lease.fence, 0))
             if lease.writings and session is not None and session.owner is not None:
-                self._expire_lease(lease)
+                self._stop_promising(lease)
             else:
-                self._outbox.add(ev.SetFence(lease.session, lease.fence, 0))
                 self._end_lease(lease)
-            for key in aborted:
-                self._retry_key(key, now_ns)
+        if over or aborted:
+            self._retry(aborted, now_ns)
 
     def _renew(self, event: ev.Renew, now_ns: int) -> None:
         lease = self.leases.leases.get(event.lease)
@@ -459,67 +514,55 @@ class Store:
     # ---- hints
 
     def _pin(self, event: ev.Pin, now_ns: int) -> None:
-        tier = self.config.entry
-        quota = self.room.budgets[tier].bytes_max * self.config.limits.pinned_ratio_max
+        quota = self.room.budgets[self.config.entry].bytes_max * self.config.limits.pinned_ratio_max
         block_bytes = self.catalog.namespaces[event.namespace].layout.block_bytes
-        pinned = sum(
-            len(x.blocks) * self.catalog.namespaces[x.namespace].layout.block_bytes
-            for x in self.leases.leases.values()
-            if x.pin
-        )
-        room = max(0, int(quota - pinned)) // block_bytes
-        held = self._readable_prefix(event.keys)[:room]
+        blocks_max = max(0, int(quota) - self.pinned_bytes) // block_bytes
+        held = self._readable_prefix(event.namespace, event.keys)[:blocks_max]
         if held:
-            lease = Lease(
-                self.leases.next_number(), 0, event.namespace, now_ns + event.ttl_ns, held
-            )
-            lease.pin = True
+            until_ns = now_ns + event.ttl_ns
+            lease = Lease(self.leases.next_number(), _NOBODY, event.namespace, until_ns, held)
+            lease.pin_bytes = len(held) * block_bytes
+            self.pinned_bytes += lease.pin_bytes
             self.leases.add(lease)
+            self.room.pin(held)
         self._reply(event, ev.Pinned(len(held)))
 
     def _prefetch(self, event: ev.Prefetch, now_ns: int) -> None:
-        held = self._readable_prefix(event.keys)
+        held = self._readable_prefix(event.namespace, event.keys)
         entry = self.config.entry
         cold = [b for b in held if self._found_in(b) > entry and b.key not in self.moves.by_key]
         slots = self.room.take(event.namespace, entry, len(cold)) if cold else []
         for block, slot in zip(cold, slots, strict=False):
             self.moves.start(block, self._found_in(block), entry, slot, "prefetch")
+        self.room.touch(event.namespace, held)
 
     def _end_turn(self, event: ev.EndTurn, now_ns: int) -> None:
-        held = self._readable_prefix(event.keys)
-        self._touch(event.namespace, held)
+        held = self._readable_prefix(event.namespace, event.keys)
+        self.room.touch(event.namespace, held)
         self.moves.hurry(held, self.config.entry)
 
     def _end_session(self, event: ev.EndSession, now_ns: int) -> None:
-        for tier, policy in enumerate(self.room.policies[event.namespace]):
-            held = self._readable_prefix(event.keys)[event.shared :]
-            policy.cool([block.key for block in held if block.slots[tier] is not None])
+        held = self._readable_prefix(event.namespace, event.keys)[event.shared :]
+        for policy in self.room.policies[event.namespace]:
+            policy.cool([block.key for block in held])
 
     # ---- ends of actions
 
     def _moves_done(self, event: ev.MovesDone, now_ns: int) -> None:
-        landed: dict[tuple[int, int], list[BlockKey]] = defaultdict(list)
         told: dict[tuple[int, int], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
         for done in event.done:
             state = self.moves.finish(done)
-            if done.fault is None:
-                landed[state.move.namespace, state.move.target].append(state.move.key)
-            elif done.fault == "source":
+            if done.fault == "source":
                 self._source_failed(state)
             for waiter in state.waiters:
                 told[waiter.session, waiter.lease][done.fault is not None].append(waiter.index)
-        for (namespace, tier), keys in landed.items():
-            for tip in self._tips(keys):
-                chain = self._chain_to(tip)
-                present = [block.key for block in chain if block.slots[tier] is not None]
-                self.room.policies[namespace][tier].touch(present)
         for (session, number), (indices, failed) in told.items():
             lease = self.leases.leases.get(number)
             if lease is not None and failed:
                 self._cut(lease, min(failed))
             if session in self.sessions:
                 self._outbox.add(ev.Landed(session, number, tuple(indices), tuple(failed)))
-        self._retry_room(now_ns)
+        self._retry((), now_ns)
 
     def _source_failed(self, state: MoveState) -> None:
         block = self.catalog.blocks.get(state.move.key)
@@ -530,21 +573,15 @@ class Store:
         self.room.end_return(event.namespace, event.tier, event.region)
         if event.tier == self.config.entry:
             self.room.lend_ahead_to_poorest(event.tier)
-        self._retry_room(now_ns)
+        self._retry((), now_ns)
 
     def _tier_faulted(self, event: ev.TierFaulted, now_ns: int) -> None:
-        self.moves.online[event.tier] = False
+        self.moves.go_offline(event.tier)
+        self._retry((), now_ns)
 
     def _tick(self, event: ev.Tick, now_ns: int) -> None:
-        over = [
-            waiting
-            for waitings in (*self.waiting_for_key.values(), self.waiting_for_room)
-            for waiting in waitings
-            if waiting.event.wait_until_ns <= now_ns
-        ]
-        for waiting in over:
-            self._stop_waiting(waiting)
-            self._handlers[type(waiting.event)](waiting.event, now_ns)
+        for waiting in self.waiting.pop_over(now_ns):
+            self._handlers[type(waiting)](waiting, now_ns)
 
     # ---- waiting
 
@@ -553,82 +590,37 @@ class Store:
         if held == len(event.keys) or now_ns >= event.wait_until_ns:
             return False
         writing = self.writing.get(event.keys[held])
-        if writing is None or self._waiting_count() >= self.config.limits.waiting_max:
+        if writing is None or len(self.waiting) >= self.config.limits.waiting_max:
             return False
         if event.reserve_part is not None and _joinable(writing, event.reserve_part):
             return False
-        self.waiting_for_key[writing.key].append(_Waiting(event))
+        self.waiting.for_key(writing.key, event)
         return True
 
-    def _retry_key(self, key: BlockKey, now_ns: int) -> None:
-        for waiting in self.waiting_for_key.pop(key, ()):
-            self._handlers[type(waiting.event)](waiting.event, now_ns)
-
-    def _retry_room(self, now_ns: int) -> None:
-        for _ in range(len(self.waiting_for_room)):
-            waiting = self.waiting_for_room.popleft()
-            before = len(self.waiting_for_room)
-            self._handlers[type(waiting.event)](waiting.event, now_ns)
-            if len(self.waiting_for_room) > before:
-                # Still nothing for the first in line: the others wait behind it.
-                self.waiting_for_room.rotate(1)
-                return
-
-    def _stop_waiting(self, waiting: _Waiting) -> None:
-        if waiting in self.waiting_for_room:
-            self.waiting_for_room.remove(waiting)
-            return
-        for key, waitings in list(self.waiting_for_key.items()):
-            if waiting in waitings:
-                waitings.remove(waiting)
-                if not waitings:
-                    del self.waiting_for_key[key]
-
-    def _forget_waiting(self, session: int) -> None:
-        every = [w for ws in (*self.waiting_for_key.values(), self.waiting_for_room) for w in ws]
-        for waiting in every:
-            if waiting.event.session == session:
-                self._stop_waiting(waiting)
-
-    def _waiting_count(self) -> int:
-        return len(self.waiting_for_room) + sum(map(len, self.waiting_for_key.values()))
+    def _retry(self, keys: Iterable[BlockKey], now_ns: int) -> None:
+        """Ask again what waits for one of `keys`, sealed or given up, and what waits for room."""
+        for key in keys:
+            for event in self.waiting.pop_key(key):
+                self._handlers[type(event)](event, now_ns)
+        while (first := self.waiting.pop_first_for_room()) is not None:
+            self._handlers[type(first)](first, now_ns)
+            if self.waiting.is_back_first(first):
+                return  # Still nothing for the first in line: the others wait behind it.
 
     # ---- small things
 
-    def _readable_prefix(self, keys: Sequence[BlockKey]) -> list[Block]:
-        held = self.catalog.held_prefix(keys)
+    def _readable_prefix(self, namespace: int, keys: Sequence[BlockKey]) -> list[Block]:
+        held = self.catalog.held_prefix(self.catalog.namespaces[namespace].layout.root, keys)
         if all(self.moves.online):
             return held
-        for index, block in enumerate(held):
-            if not any(s is not None and self.moves.online[t] for t, s in enumerate(block.slots)):
-                return held[:index]
-        return held
+        return list(takewhile(self._is_readable, held))
 
-    def _is_readable(self, key: BlockKey) -> bool:
-        return bool(self._readable_prefix((key,)))
+    def _is_readable(self, block: Block) -> bool:
+        pairs = zip(block.slots, self.moves.online, strict=True)
+        return any(slot is not None and online for slot, online in pairs)
 
     def _found_in(self, block: Block) -> int:
-        online = self.moves.online
-        return next(t for t, slot in enumerate(block.slots) if slot is not None and online[t])
-
-    def _touch(self, namespace: int, blocks: Sequence[Block]) -> None:
-        for tier, policy in enumerate(self.room.policies[namespace]):
-            policy.touch([block.key for block in blocks if block.slots[tier] is not None])
-
-    def _chain_to(self, key: BlockKey) -> list[Block]:
-        """Return the blocks from the root, or the first gap, down to `key`."""
-        chain = []
-        block = self.catalog.blocks.get(key)
-        while block is not None:
-            chain.append(block)
-            block = self.catalog.blocks.get(block.parent)
-        chain.reverse()
-        return chain
-
-    def _tips(self, keys: Sequence[BlockKey]) -> list[BlockKey]:
-        """Return those of `keys` that are no parent of another."""
-        parents = {self.catalog.blocks[key].parent for key in keys}
-        return [key for key in keys if key not in parents]
+        return best_tiers([block], self.moves.online)[0]
 
     def _count_fetch(self, namespace: int, missed: int) -> None:
         counts = self.counts[namespace]
@@ -648,16 +640,6 @@ class Store:
         if event.request:
             self._outbox.add(ev.Reply(event.session, event.request, body))
 
-    def checked_namespace(self, number: int) -> Namespace:
-        """Return a namespace by its number.
-
-        Raises:
-            InvalidRequest: there is none.
-        """
-        if not 0 <= number < len(self.catalog.namespaces):
-            raise InvalidRequest("namespace", str(number), "open it in this session first")
-        return self.catalog.namespaces[number]
-
 
 def _joinable(writing: Writing, part: int) -> bool:
     """Say whether `part` of a block in the making is still nobody's."""
@@ -672,20 +654,6 @@ def _extend(grants: list[ev.Grant], index: int, slot: int) -> None:
             grants[-1] = ev.Grant(last.index, last.slot, last.count + 1)
             return
     grants.append(ev.Grant(index, slot, 1))
-
-
-def _leaf_last(copies: Sequence[ev.StoredCopy], age: dict[BlockKey, int]) -> list[BlockKey]:
-    """Return the keys warmest first, every parent before its children.
-
-    A block is as recent as its most recent descendant. Children are written after their
-    parents, so one pass from the newest on carries that down to the root.
-    """
-    recency = dict(age)
-    for copy in reversed(copies):
-        own = recency.get(copy.key)
-        if own is not None and recency.get(copy.parent, own) < own:
-            recency[copy.parent] = own
-    return sorted(age, key=lambda key: (-recency[key], age[key]))
 
 
 __all__ = ["Counts", "Store", "TierdError"]

@@ -6,9 +6,9 @@ layer by layer, so that a loader can deliver the first layers before the rest ha
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 
 from tierd.core.errors import InvalidRequest
 from tierd.core.keys import KEY_BYTES, BlockKey
@@ -78,6 +78,15 @@ class LayoutSpec:
     tenant: str = ""
     salt: str = ""
 
+    part_bytes: int = field(init=False, repr=False, compare=False)
+    """Bytes of one shard's part of a block, as the engine has them."""
+    part_stride_bytes: int = field(init=False, repr=False, compare=False)
+    """Distance between two parts in a slot: `part_bytes` up to a whole page."""
+    block_bytes: int = field(init=False, repr=False, compare=False)
+    """Bytes of a slot that holds the block, all parts one after another."""
+    fingerprint: bytes = field(init=False, repr=False, compare=False)
+    """The 16 bytes that two processes compare instead of the fields."""
+
     def __post_init__(self) -> None:
         _require(bool(self.model), "model", self.model, "name the model")
         _require(self.dtype in ITEM_BYTES, "dtype", self.dtype, f"one of {', '.join(ITEM_BYTES)}")
@@ -87,6 +96,7 @@ class LayoutSpec:
         for group in self.groups:
             size = group.layer_bytes(self.block_tokens, ITEM_BYTES[self.dtype])
             _require(group.layers > 0 and size > 0, "groups", group, "every layer needs bytes")
+        self._derive()
         _require(
             self.block_bytes <= BLOCK_BYTES_MAX,
             "block_bytes",
@@ -94,27 +104,30 @@ class LayoutSpec:
             f"at most {BLOCK_BYTES_MAX}; use fewer block_tokens",
         )
 
-    @property
-    def part_bytes(self) -> int:
-        """Bytes of one shard's part of a block, as the engine has them."""
+    def _derive(self) -> None:
+        """Work out, once, what is asked of a layout at every request."""
         item_bytes = ITEM_BYTES[self.dtype]
-        return sum(g.layers * g.layer_bytes(self.block_tokens, item_bytes) for g in self.groups)
+        sizes = (g.layers * g.layer_bytes(self.block_tokens, item_bytes) for g in self.groups)
+        part_bytes = sum(sizes)
+        stride = round_up(part_bytes, PAGE_BYTES)
+        text = json.dumps(self.given(), sort_keys=True, separators=(",", ":")).encode()
+        digest = blake2b(text, digest_size=KEY_BYTES, person=b"tierd layout").digest()
+        object.__setattr__(self, "part_bytes", part_bytes)
+        object.__setattr__(self, "part_stride_bytes", stride)
+        object.__setattr__(self, "block_bytes", stride * self.shards)
+        object.__setattr__(self, "fingerprint", digest)
 
-    @property
-    def part_stride_bytes(self) -> int:
-        """Distance between two parts in a slot: `part_bytes` up to a whole page."""
-        return round_up(self.part_bytes, PAGE_BYTES)
+    def given(self) -> dict[str, Any]:
+        """Return the fields that make the layout, as plain values: `LayoutSpec.of` reads them."""
+        given = {name: getattr(self, name) for name in _given(self)}
+        given["groups"] = [asdict(group) for group in self.groups]
+        return given
 
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of a slot that holds the block, all parts one after another."""
-        return self.part_stride_bytes * self.shards
-
-    @property
-    def fingerprint(self) -> bytes:
-        """The 16 bytes that two processes compare instead of the fields."""
-        fields_json = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return blake2b(fields_json.encode(), digest_size=KEY_BYTES, person=b"tierd layout").digest()
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> Self:
+        """Return the layout whose `given` this is."""
+        groups = tuple(LayerGroup(**group) for group in given["groups"])
+        return cls(**{**given, "groups": groups})
 
     @property
     def root(self) -> BlockKey:
@@ -127,6 +140,11 @@ class LayoutSpec:
         return tuple(
             f"{name}: {ours!r}, not {theirs!r}" for name, ours, theirs in pairs if ours != theirs
         )
+
+
+def _given(layout: LayoutSpec) -> list[str]:
+    """Return the names of the fields that make the layout, without those derived from them."""
+    return [each.name for each in fields(layout) if each.init]
 
 
 def opaque_layout(name: str, block_tokens: int, token_bytes: int, salt: str = "") -> LayoutSpec:

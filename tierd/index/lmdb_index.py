@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from tierd.core.errors import FormatMismatch, TierOffline
 from tierd.core.keys import KEY_BYTES, BlockKey
-from tierd.core.layouts import LayerGroup, LayoutSpec
+from tierd.core.layouts import LayoutSpec
 from tierd.core.units import format_bytes
 
 FORMAT_VERSION: Final = 1
@@ -107,7 +107,12 @@ class Index:
 
     def add_namespace(self, record: NamespaceRecord) -> None:
         """Remember `record`, durably. One with the same layout is replaced."""
-        packed = json.dumps(asdict(record), separators=(",", ":")).encode()
+        fields = {
+            "name": record.name,
+            "layout": record.layout.given(),
+            "region_slots": record.region_slots,
+        }
+        packed = json.dumps(fields, separators=(",", ":")).encode()
         with self._faults(), self._env.begin(db=self._namespaces, write=True) as txn:
             txn.put(record.layout.fingerprint, packed)
 
@@ -174,8 +179,7 @@ class Index:
 
     def _namespace(self, fingerprint: bytes, packed: bytes) -> NamespaceRecord:
         fields = json.loads(packed)
-        groups = tuple(LayerGroup(**group) for group in fields["layout"].pop("groups"))
-        layout = LayoutSpec(groups=groups, **fields["layout"])
+        layout = LayoutSpec.of(fields["layout"])
         if layout.fingerprint != fingerprint:
             raise self._mismatch(f"a layout of namespace {fields['name']!r} that reads differently")
         return NamespaceRecord(fields["name"], layout, fields["region_slots"])

@@ -18,19 +18,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from tierd.core.addresses import default_socket_path
 from tierd.core.units import NS_PER_S, PAGE_BYTES, GiB, KiB, MiB
 
 # A socket's path holds 107 bytes; the descriptor socket beside it has a suffix.
 SOCKET_PATH_BYTES_MAX = 100
-
-
-def default_socket_path() -> str:
-    """Return where the daemon listens, and its clients look, when nobody says otherwise."""
-    system = Path("/run/tierd")
-    nearest = system if system.exists() else system.parent
-    if os.access(nearest, os.W_OK):
-        return str(system / "tierd.sock")
-    return str(Path.home() / ".local/state/tierd/tierd.sock")
 
 
 def contradiction(key: str, wrong: str, remedy: str) -> PydanticCustomError:

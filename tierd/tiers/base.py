@@ -96,6 +96,11 @@ class Tier(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def medium(self) -> str:
+        """What holds the bytes, for people: an honest label."""
+        ...
+
     def space(self, spec: SpaceSpec) -> Space:
         """Return the space of `spec.layout`, the same one for equal fingerprints."""
         ...

@@ -59,14 +59,18 @@ class DiskTier:
         for volume in self._volumes:
             for _, header in volume.scan():
                 regions = self._found.setdefault(header.fingerprint, {})
-                # After a power cut a region that moved may be in two directories. Whatever
-                # the index has of it verifies in one or is a miss, so either will do.
+                # A region is in two directories only if somebody copied files: the first is
+                # used, and the other is not counted.
                 if regions.setdefault(header.region, (volume, header))[0] is volume:
                     volume.segments += 1
 
     @property
     def name(self) -> str:
         return TIER
+
+    @property
+    def medium(self) -> str:
+        return "segments"
 
     def space(self, spec: SpaceSpec) -> "DiskSpace":
         """Return the space of `spec.layout`, with the regions that were found on disk.
@@ -145,7 +149,7 @@ class DiskSpace:
         path = volume.path(self._fingerprint, region)
         # The segment that had this name may still be on its way out.
         made = volume.submit(self._make, volume, region, self._leaving.get(region))
-        self._segments[region] = Segment(volume, path, made)
+        self._segments[region] = Segment(volume, region, path, made)
         self._unnamed.add(self._segments[region])
 
     async def write(self, writes: Sequence[SlotWrite]) -> None:
@@ -186,7 +190,7 @@ class DiskSpace:
             segments, self._unsynced = self._unsynced, set()
             volumes = {segment.volume for segment in segments & self._unnamed}
             try:
-                await _all_ended([s.volume.submit(s.volume.sync_file, s.path) for s in segments])
+                await _all_ended([s.volume.submit(self._sync_segment, s) for s in segments])
                 await _all_ended([volume.submit(volume.sync_names) for volume in volumes])
             except (TierOffline, asyncio.CancelledError):
                 self._unsynced |= segments
@@ -204,6 +208,12 @@ class DiskSpace:
         self._unnamed.discard(segment)
         try:
             await asyncio.shield(asyncio.wrap_future(leaving))
+        except TierOffline:
+            # The file is still there. Were its region made in another directory now, a
+            # restart would find two.
+            if self._segments.setdefault(region, segment) is segment:
+                segment.volume.segments += 1
+            raise
         finally:
             if leaving.done() and self._leaving.get(region) is leaving:
                 del self._leaving[region]
@@ -220,7 +230,7 @@ class DiskSpace:
             )
         ready: Future[None] = Future()
         ready.set_result(None)
-        self._segments[region] = Segment(volume, path, ready)
+        self._segments[region] = Segment(volume, region, path, ready)
 
     def _header(self, region: int) -> SegmentHeader:
         stride = slot_stride_bytes(self._layout)
@@ -299,6 +309,15 @@ class DiskSpace:
             None if cause is None else CorruptSlot(TIER, read.slot, cause)
             for read, cause in zip(reads, causes, strict=True)
         ]
+
+    def _sync_segment(self, segment: Segment) -> None:
+        with faults_of(segment.path):
+            try:
+                segment.volume.sync_file(segment.path)
+            except FileNotFoundError:
+                # Reclaimed since: a region leaves the table before its file goes.
+                if self._segments.get(segment.region) is segment:
+                    raise
 
     def _assert_usable(self, memory: memoryview) -> None:
         assert len(memory) == self._block_bytes, (len(memory), self._block_bytes)

@@ -48,6 +48,7 @@ class Segment:
     """A segment file, there once `ready` has ended well. Only then may it be opened."""
 
     volume: "Volume"
+    region: int
     path: Path
     ready: "Future[None]"
 
@@ -129,8 +130,8 @@ class Volume:
             self.sync_names()
 
     def sync_file(self, path: Path) -> None:
-        """Make the bytes of a segment durable. One that was removed meanwhile needs nothing."""
-        with faults_of(path), suppress(FileNotFoundError), self.opened(path, os.O_RDWR) as fd:
+        """Make the bytes of a segment durable."""
+        with self.opened(path, os.O_RDWR) as fd:
             os.fdatasync(fd)
 
     def sync_names(self) -> None:

@@ -6,7 +6,23 @@
 
 from tierd_bench.traces.errors import TraceError
 from tierd_bench.traces.formats import FORMAT_NAMES
+from tierd_bench.traces.generate import Generated, generate
 from tierd_bench.traces.reading import read_trace
 from tierd_bench.traces.requests import Trace, TraceRequest
+from tierd_bench.traces.summary import Summary, summarize
+from tierd_bench.traces.workload import PRESETS, Preset, Workload
 
-__all__ = ["FORMAT_NAMES", "Trace", "TraceError", "TraceRequest", "read_trace"]
+__all__ = [
+    "FORMAT_NAMES",
+    "PRESETS",
+    "Generated",
+    "Preset",
+    "Summary",
+    "Trace",
+    "TraceError",
+    "TraceRequest",
+    "Workload",
+    "generate",
+    "read_trace",
+    "summarize",
+]

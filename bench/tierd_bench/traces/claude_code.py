@@ -23,9 +23,7 @@ BLOCK_TOKENS: Final = 64
 _SCOPES: Final = ("local", "global")
 
 
-def read(
-    documents: Iterable[Document], options: ReadOptions
-) -> Iterator[tuple[int, TraceRequest]]:
+def read(documents: Iterable[Document], options: ReadOptions) -> Iterator[tuple[int, TraceRequest]]:
     """Yield session after session; within one, parent and sub-agents in the order of time."""
     for document in documents:
         recording = as_record(read_whole(document), document.name)
@@ -35,9 +33,7 @@ def read(
         calls.sort(key=lambda call: call[0])
         for _, session, gap_s, call in calls:
             ids = call.block_ids("hash_ids", scope)
-            blocks = reblock(
-                ids, block_tokens, options.block_tokens, call.whole("in"), call.where
-            )
+            blocks = reblock(ids, block_tokens, options.block_tokens, call.whole("in"), call.where)
             request = TraceRequest(session, None, blocks, call.whole("out"), gap_s)
             yield options.block_tokens or block_tokens, request
 

@@ -47,8 +47,14 @@ class Document:
 
     def head(self) -> str:
         """Return the beginning, as text."""
-        with self.open() as stream:
+        with self.reading() as stream:
             return stream.read(HEAD_BYTES).decode(errors="replace")
+
+    @contextmanager
+    def reading(self) -> Iterator[IO[bytes]]:
+        """Open the document from its start; faults of the file become a `TraceError`."""
+        with unpack_faults_named(self.name), self.open() as stream:
+            yield stream
 
 
 def find_documents(paths: Sequence[Path]) -> Iterator[Document]:
@@ -72,7 +78,9 @@ def find_documents(paths: Sequence[Path]) -> Iterator[Document]:
                 label = document.label if repeat == 1 else f"{document.label}#{repeat}"
                 yield replace(document, label=label)
         if not found:
-            raise TraceError(str(path), "no trace in it", "give files that end in .json[l] or .traj")
+            raise TraceError(
+                str(path), "no trace in it", "give files that end in .json[l] or .traj"
+            )
 
 
 @contextmanager
@@ -124,9 +132,13 @@ def _opener(data: bytes) -> Callable[[], IO[bytes]]:
 
 def _unpacked(file: Path) -> IO[bytes]:
     if file.name.endswith((".gz", ".tgz")):
-        return gzip.open(file)
+        return io.BufferedReader(gzip.GzipFile(file))
     if file.name.endswith(".zst"):
-        return zstandard.open(file, "rb")
+        # Appending to such a file adds a frame; without the flag only the first would be read.
+        unpacked = zstandard.ZstdDecompressor().stream_reader(
+            file.open("rb"), read_across_frames=True, closefd=True
+        )
+        return io.BufferedReader(unpacked)
     return file.open("rb")
 
 
@@ -134,7 +146,8 @@ def _unpack_bytes(name: str, data: bytes) -> bytes:
     if name.endswith(".gz"):
         return gzip.decompress(data)
     if name.endswith(".zst"):
-        return zstandard.ZstdDecompressor().stream_reader(data).read()
+        unpacker = zstandard.ZstdDecompressor()
+        return unpacker.stream_reader(data, read_across_frames=True).read()
     return data
 
 

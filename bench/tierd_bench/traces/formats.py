@@ -17,19 +17,26 @@ class Format:
     name: str
     keys: frozenset[str]
     read: Reader
-    session_by_session: bool
+    session_by_session: bool = False
     """Whether a session's requests stand together, so that reading can stop after the last."""
 
 
 FORMATS: Final = (
-    Format("mooncake", frozenset({"hash_ids", "input_length"}), mooncake.read, False),
-    Format("claude-code", frozenset({"hash_ids", "requests"}), claude_code.read, True),
-    Format("lmcache", frozenset({"input", "session_id", "timestamp"}), lmcache.read, False),
-    Format("tau-bench", frozenset({"task_id", "traj"}), tau_bench.read, True),
-    Format("swe-agent", frozenset({"trajectory", "history"}), swe_agent.read, True),
-    Format("messages", frozenset({"messages"}), messages.read, False),
+    Format("mooncake", frozenset({"hash_ids", "input_length"}), mooncake.read),
+    Format(
+        "claude-code",
+        frozenset({"hash_ids", "requests"}),
+        claude_code.read,
+        session_by_session=True,
+    ),
+    Format("lmcache", frozenset({"input", "session_id", "timestamp"}), lmcache.read),
+    Format("tau-bench", frozenset({"task_id", "traj"}), tau_bench.read, session_by_session=True),
+    Format(
+        "swe-agent", frozenset({"trajectory", "history"}), swe_agent.read, session_by_session=True
+    ),
+    Format("messages", frozenset({"messages"}), messages.read),
     # Hand-made .traj files may hold nothing but their history.
-    Format("swe-agent", frozenset({"history", "role"}), swe_agent.read, True),
+    Format("swe-agent", frozenset({"history", "role"}), swe_agent.read, session_by_session=True),
 )
 
 FORMAT_NAMES: Final = tuple(dict.fromkeys(known.name for known in FORMATS))

@@ -17,9 +17,7 @@ from tierd_bench.traces.records import read_lines
 from tierd_bench.traces.requests import TraceRequest
 
 
-def read(
-    documents: Iterable[Document], options: ReadOptions
-) -> Iterator[tuple[int, TraceRequest]]:
+def read(documents: Iterable[Document], options: ReadOptions) -> Iterator[tuple[int, TraceRequest]]:
     """Yield the calls of all documents in the order of time, so a folder is read to its end."""
     text = TextBlocks(options.tokenizer, options.block_tokens or TEXT_BLOCK_TOKENS)
     calls = [line for document in documents for line in read_lines(document)]

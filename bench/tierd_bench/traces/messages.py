@@ -19,9 +19,7 @@ from tierd_bench.traces.records import Record, as_record, read_lines
 from tierd_bench.traces.requests import TraceRequest
 
 
-def read(
-    documents: Iterable[Document], options: ReadOptions
-) -> Iterator[tuple[int, TraceRequest]]:
+def read(documents: Iterable[Document], options: ReadOptions) -> Iterator[tuple[int, TraceRequest]]:
     """Yield the lines of each document."""
     text = TextBlocks(options.tokenizer, options.block_tokens or TEXT_BLOCK_TOKENS)
     for document in documents:

@@ -22,9 +22,7 @@ from tierd_bench.traces.requests import TraceRequest
 BLOCK_TOKENS: Final = 512
 
 
-def read(
-    documents: Iterable[Document], options: ReadOptions
-) -> Iterator[tuple[int, TraceRequest]]:
+def read(documents: Iterable[Document], options: ReadOptions) -> Iterator[tuple[int, TraceRequest]]:
     """Yield the lines of each document; ids of two documents never meet."""
     for document in documents:
         scope: int | None = None

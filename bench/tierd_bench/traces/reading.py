@@ -5,7 +5,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Final
 
-from tierd_bench.traces.documents import Document, find_documents, unpack_faults_named
+from tierd_bench.traces.documents import find_documents
 from tierd_bench.traces.errors import TraceError
 from tierd_bench.traces.formats import Format, detect_format, format_named
 from tierd_bench.traces.reader import DEFAULT_TOKENIZER, ReadOptions
@@ -34,7 +34,11 @@ def read_trace(
     Raises:
         TraceError: with the file, the line or field, what was found and what to do.
     """
-    for name, count in ("block_tokens", block_tokens), ("sessions", sessions), ("requests", requests):
+    for name, count in (
+        ("block_tokens", block_tokens),
+        ("sessions", sessions),
+        ("requests", requests),
+    ):
         if count is not None and count < 1:
             raise TraceError(f"{name} = {count}", "too small", "ask for 1 or more")
     found = [Path(path) for path in paths]
@@ -60,24 +64,12 @@ _Read = tuple[Format, int, TraceRequest]
 def _read(paths: Sequence[Path], format: str, options: ReadOptions) -> Iterator[_Read]:
     named = None if format == AUTO else format_named(format)
 
-    def recording(entry: tuple[Format, Document]) -> tuple[str, str]:
-        return entry[0].name, entry[1].folder
-
     # An empty document is a session that never called: nothing to read, and no fault.
     filled = (document for document in find_documents(paths) if document.head().strip())
     documents = ((named or detect_format(document), document) for document in filled)
-    for (_, folder), group in groupby(documents, key=recording):
-        first_format, first = next(group)
-        members = _chain(first, group)
-        with unpack_faults_named(folder):
-            for block_tokens, request in first_format.read(members, options):
-                yield first_format, block_tokens, request
-
-
-def _chain(first: Document, rest: Iterator[tuple[Format, Document]]) -> Iterator[Document]:
-    yield first
-    for _, document in rest:
-        yield document
+    for (known, _), group in groupby(documents, key=lambda pair: (pair[0], pair[1].folder)):
+        for block_tokens, request in known.read((document for _, document in group), options):
+            yield known, block_tokens, request
 
 
 def _first_sessions(read: Iterator[_Read], limit: int | None) -> Iterator[tuple[int, TraceRequest]]:

@@ -83,7 +83,7 @@ class Record:
 
 def read_lines(document: Document) -> Iterator[Record]:
     """Yield the objects of a JSON-lines document. Blank lines are skipped."""
-    with document.open() as stream:
+    with document.reading() as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 where = f"{document.name} line {number}"
@@ -92,7 +92,7 @@ def read_lines(document: Document) -> Iterator[Record]:
 
 def read_whole(document: Document) -> object:
     """Return a whole document as one JSON value."""
-    with document.open() as stream:
+    with document.reading() as stream:
         return _parsed(stream.read(), document.name)
 
 

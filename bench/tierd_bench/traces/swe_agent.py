@@ -19,9 +19,7 @@ from tierd_bench.traces.records import Record, as_record, read_whole
 from tierd_bench.traces.requests import TraceRequest
 
 
-def read(
-    documents: Iterable[Document], options: ReadOptions
-) -> Iterator[tuple[int, TraceRequest]]:
+def read(documents: Iterable[Document], options: ReadOptions) -> Iterator[tuple[int, TraceRequest]]:
     """Yield trajectory after trajectory, each a session."""
     text = TextBlocks(options.tokenizer, options.block_tokens or TEXT_BLOCK_TOKENS)
     for document in documents:
@@ -70,7 +68,10 @@ def _is_observation(message: Record) -> bool:
 
 def _shortened(message: Record) -> str:
     lines = len(render_answer(message).splitlines())
-    shown = {"role": message.text("role"), "content": f"Old environment output: ({lines} lines omitted)"}
+    shown = {
+        "role": message.text("role"),
+        "content": f"Old environment output: ({lines} lines omitted)",
+    }
     return render_message(Record(message.where, shown))
 
 

@@ -15,9 +15,7 @@ from tierd_bench.traces.records import Record, read_whole
 from tierd_bench.traces.requests import TraceRequest
 
 
-def read(
-    documents: Iterable[Document], options: ReadOptions
-) -> Iterator[tuple[int, TraceRequest]]:
+def read(documents: Iterable[Document], options: ReadOptions) -> Iterator[tuple[int, TraceRequest]]:
     """Yield trajectory after trajectory, each a session."""
     text = TextBlocks(options.tokenizer, options.block_tokens or TEXT_BLOCK_TOKENS)
     for document in documents:

@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClientMessage(_message.Message):
-    __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "release", "renew", "read_failed", "pin", "prefetch", "end_turn", "end_session", "ping")
+    __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "release", "renew", "read_failed", "pin", "prefetch", "end_turn", "end_session", "ping", "released")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class ClientMessage(_message.Message):
     END_TURN_FIELD_NUMBER: _ClassVar[int]
     END_SESSION_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
     request: int
     hello: Hello
     open: Open
@@ -37,7 +38,8 @@ class ClientMessage(_message.Message):
     end_turn: EndTurn
     end_session: EndSession
     ping: Ping
-    def __init__(self, request: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., read_failed: _Optional[_Union[ReadFailed, _Mapping]] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ..., end_turn: _Optional[_Union[EndTurn, _Mapping]] = ..., end_session: _Optional[_Union[EndSession, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ...) -> None: ...
+    released: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, request: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., read_failed: _Optional[_Union[ReadFailed, _Mapping]] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ..., end_turn: _Optional[_Union[EndTurn, _Mapping]] = ..., end_session: _Optional[_Union[EndSession, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., released: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
     __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "renew", "pin", "pong", "landed", "fault")
@@ -495,3 +497,66 @@ class RouteStatus(_message.Message):
     busy_ns: int
     failed: int
     def __init__(self, source: _Optional[str] = ..., target: _Optional[str] = ..., blocks: _Optional[int] = ..., bytes: _Optional[int] = ..., busy_ns: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
+
+class DescriptorRequest(_message.Message):
+    __slots__ = ("admission", "fences", "arena", "segment")
+    ADMISSION_FIELD_NUMBER: _ClassVar[int]
+    FENCES_FIELD_NUMBER: _ClassVar[int]
+    ARENA_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    admission: Admission
+    fences: Fences
+    arena: Arena
+    segment: Segment
+    def __init__(self, admission: _Optional[_Union[Admission, _Mapping]] = ..., fences: _Optional[_Union[Fences, _Mapping]] = ..., arena: _Optional[_Union[Arena, _Mapping]] = ..., segment: _Optional[_Union[Segment, _Mapping]] = ...) -> None: ...
+
+class Admission(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Fences(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Arena(_message.Message):
+    __slots__ = ("namespace", "tier")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    tier: int
+    def __init__(self, namespace: _Optional[int] = ..., tier: _Optional[int] = ...) -> None: ...
+
+class Segment(_message.Message):
+    __slots__ = ("namespace", "tier", "region")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    tier: int
+    region: int
+    def __init__(self, namespace: _Optional[int] = ..., tier: _Optional[int] = ..., region: _Optional[int] = ...) -> None: ...
+
+class DescriptorReply(_message.Message):
+    __slots__ = ("token", "bytes", "slot_stride", "slot_header", "first_slot", "refused", "cuda")
+    class CudaEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: bytes
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SLOT_STRIDE_FIELD_NUMBER: _ClassVar[int]
+    SLOT_HEADER_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SLOT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    CUDA_FIELD_NUMBER: _ClassVar[int]
+    token: bytes
+    bytes: int
+    slot_stride: int
+    slot_header: int
+    first_slot: int
+    refused: str
+    cuda: _containers.ScalarMap[int, bytes]
+    def __init__(self, token: _Optional[bytes] = ..., bytes: _Optional[int] = ..., slot_stride: _Optional[int] = ..., slot_header: _Optional[int] = ..., first_slot: _Optional[int] = ..., refused: _Optional[str] = ..., cuda: _Optional[_Mapping[int, bytes]] = ...) -> None: ...

@@ -1,0 +1,214 @@
+"""The client: one connection to a daemon, made anew by itself when the daemon comes back."""
+
+import logging
+import os
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Self
+
+import grpc
+from tierd_proto.v1 import tierd_pb2 as pb
+
+from tierd.core.addresses import Address, parse_address
+from tierd.core.errors import DaemonUnreachable, TierdError
+from tierd.core.layouts import LayoutSpec
+from tierd_client.connection import Connection, Opened
+from tierd_client.loader import Loader, LocalLoader, RemoteLoader
+from tierd_client.namespace import Namespace
+from tierd_client.stream import StreamClosed
+
+_RETRY_S_MIN: Final = 0.05
+_RETRY_S_MAX: Final = 1.0
+_OPEN_TIMEOUT_S: Final = 10.0
+
+log = logging.getLogger("tierd.client")
+
+_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
+_left_by_parent: list[Any] = []
+
+
+def connect(address: str = "", wait_s: float = 5.0, name: str = "") -> "Client":
+    """Return a client of the daemon at `address`, trying for up to `wait_s`.
+
+    `address` is `unix:/path`, `/path` or `host:port`; empty is the default socket. `name` is for
+    the daemon's logs.
+
+    Raises:
+        DaemonUnreachable: nobody answers in time.
+        InvalidRequest: `address` is none of these.
+    """
+    return Client(parse_address(address), wait_s, name)
+
+
+class Client:
+    """A connection that survives its daemon's restarts.
+
+    Concurrency: any method from any thread. While the daemon is away everything is a miss; a
+    thread of the client tries to reach it again.
+
+    Fork: a child starts with no connection and makes its own at its first call.
+    """
+
+    def __init__(self, address: Address, wait_s: float, name: str) -> None:
+        self._address = address
+        self._name = name or f"pid {os.getpid()}"
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._connection: Connection | None = None
+        self._reconnecting = False
+        self._start_threads()
+        until_s = time.monotonic() + wait_s
+        while self._connection is None:
+            try:
+                self._connection = Connection(address, self._name, self._lost)
+            except DaemonUnreachable:
+                if time.monotonic() >= until_s:
+                    raise
+                self._closed.wait(_RETRY_S_MIN)
+        _clients.add(self)
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Names of the daemon's tiers, hottest first; empty while it is away."""
+        connection = self.connection()
+        return connection.tiers if connection else ()
+
+    def open(self, layout: LayoutSpec, name: str = "") -> Namespace:
+        """Return the namespace of `layout`, opening it in the daemon.
+
+        `name` is for people; without it the layout's fingerprint is the name. While the daemon
+        is away the namespace is opened when it is back.
+
+        Raises:
+            NamespaceConflict: the name is taken by another layout.
+        """
+        namespace = Namespace(self, layout, name)
+        connection = self.connection()
+        if connection is not None:
+            try:
+                connection.open(name, layout, _OPEN_TIMEOUT_S)
+            except (StreamClosed, TimeoutError):
+                log.warning("the daemon went away; the namespace is opened when it is back")
+        return namespace
+
+    def status(self) -> pb.StatusReply:
+        """Return what the daemon is and holds.
+
+        Raises:
+            DaemonUnreachable: it is away.
+        """
+        connection = self._need()
+        try:
+            reply: pb.StatusReply = connection.stream.stub.Status(pb.StatusRequest(), timeout=5)
+        except grpc.RpcError as error:
+            raise DaemonUnreachable(self._address.target, "it does not answer") from error
+        return reply
+
+    def ping(self) -> None:
+        """Go to the daemon and back on the session's stream.
+
+        Raises:
+            DaemonUnreachable: it is away.
+        """
+        try:
+            self._need().stream.ask(ping=pb.Ping()).result(5)
+        except (StreamClosed, TimeoutError) as error:
+            raise DaemonUnreachable(self._address.target, "it does not answer") from error
+
+    def close(self) -> None:
+        """End the session. Safe to call twice."""
+        self._closed.set()
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        self._background.shutdown(wait=False)
+        self._readers.shutdown(wait=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- for namespaces
+
+    def connection(self) -> Connection | None:
+        """Return the live connection; None while the daemon is away."""
+        connection = self._connection
+        if connection is not None and connection.alive:
+            return connection
+        self._reconnect()
+        return None
+
+    def report(self, error: TierdError) -> None:
+        """Say once for each that a namespace cannot be used since the daemon came back."""
+        log.error("%s", error)
+
+    def loader(self, connection: Connection, opened: Opened, layout: LayoutSpec) -> Loader:
+        """Return what brings blocks of a namespace over."""
+        if connection.memory is None:
+            return RemoteLoader(connection, layout)
+        return LocalLoader(connection, opened, layout, self._background, self._readers)
+
+    # ---- reaching the daemon again
+
+    def _need(self) -> Connection:
+        connection = self.connection()
+        if connection is None:
+            raise DaemonUnreachable(self._address.target, "it went away")
+        return connection
+
+    def _lost(self) -> None:
+        """In the reader thread: the stream has ended."""
+        if not self._closed.is_set():
+            self._reconnect()
+
+    def _reconnect(self) -> None:
+        with self._lock:
+            if self._reconnecting or self._closed.is_set():
+                return
+            self._reconnecting = True
+        threading.Thread(target=self._reach, name="tierd-reconnect", daemon=True).start()
+
+    def _reach(self) -> None:
+        with self._lock:
+            old, self._connection = self._connection, None
+        if old is not None:
+            old.close()
+        delay_s = _RETRY_S_MIN
+        while not self._closed.is_set():
+            try:
+                found = Connection(self._address, self._name, self._lost)
+            except DaemonUnreachable:
+                self._closed.wait(delay_s)
+                delay_s = min(2 * delay_s, _RETRY_S_MAX)
+                continue
+            with self._lock:
+                self._connection = found
+                self._reconnecting = False
+            if self._closed.is_set():
+                found.close()
+            return
+
+    def _start_threads(self) -> None:
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="tierd-map")
+        self._readers = ThreadPoolExecutor(4, thread_name_prefix="tierd-direct")
+
+    def forget_parent(self) -> None:
+        """In a forked child: leave everything to the parent, and start anew."""
+        _left_by_parent.append((self._connection, self._background, self._readers))
+        self._lock = threading.Lock()
+        self._connection = None
+        self._reconnecting = False
+        self._start_threads()
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client.forget_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)

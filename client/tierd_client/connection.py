@@ -1,0 +1,192 @@
+"""One connection to one run of a daemon. When the run ends, so does the connection."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from tierd_proto.v1 import tierd_pb2 as pb
+
+from tierd.core.addresses import Address
+from tierd.core.errors import DaemonUnreachable, TierdError
+from tierd.core.layouts import LayoutSpec
+from tierd_client.memory import DaemonMemory, Refused
+from tierd_client.stream import SessionStream, StreamClosed
+from tierd_client.wire import layout_to_wire
+
+PROTOCOL: Final = 1
+_HELLO_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A namespace as this run of the daemon knows it."""
+
+    number: int
+    region_slots: tuple[int, ...]
+
+
+class Landing:
+    """Blocks of one lease that are on their way into their slots.
+
+    Concurrency: the reader thread reports, one caller takes.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._landed: list[int] = []
+        self._failed: list[int] = []
+        self._over = False
+
+    def report(self, indices: list[int], failed: list[int]) -> None:
+        with self._changed:
+            self._landed += indices
+            self._failed += failed
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Let the caller go: nothing more will land."""
+        with self._changed:
+            self._over = True
+            self._changed.notify()
+
+    def take(self, until_s: float) -> tuple[list[int], list[int], bool]:
+        """Wait for news until then; return what landed, what failed, and whether to go on."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._landed or self._failed or self._over,
+                timeout=max(0.0, until_s - time.monotonic()),
+            )
+            news = self._landed, self._failed, not self._over
+            late = not (self._landed or self._failed)
+            self._landed, self._failed = [], []
+            return news[0], news[1], news[2] and not late
+
+
+class Connection:
+    """A session with one run of a daemon, and this process's mapping of its memory.
+
+    `on_closed` is called once, in another thread, when the stream has ended.
+
+    Raises:
+        DaemonUnreachable: nobody answers, or it does not admit this process.
+    """
+
+    def __init__(self, address: Address, name: str, on_closed: Callable[[], None]) -> None:
+        self._namespaces: dict[tuple[str, bytes], Opened] = {}
+        self._landings: OrderedDict[int, Landing] = OrderedDict()
+        self._lock = threading.Lock()
+        self.memory = _memory(address)
+        self.stream = SessionStream(address.target, self._on_reply, self._stream_closed)
+        self._on_closed = on_closed
+        admission = self.memory.admission if self.memory else b""
+        hello = pb.Hello(protocol=PROTOCOL, client=name, admission=admission)
+        try:
+            reply = self.stream.ask(hello=hello).result(_HELLO_TIMEOUT_S).hello
+            if self.memory:
+                self.memory.map_fences()
+        except (StreamClosed, TimeoutError, TierdError, OSError, Refused) as error:
+            self.close()
+            raise DaemonUnreachable(address.target, _cause(error)) from error
+        self.session = reply.session
+        self.tiers = tuple(tier.name for tier in reply.tiers)
+        self.mediums = tuple(tier.medium for tier in reply.tiers)
+        self.mapped = tuple(tier.mapped for tier in reply.tiers)
+        self.entry = reply.entry
+
+    @property
+    def alive(self) -> bool:
+        return not self.stream.closed
+
+    def open(self, name: str, layout: LayoutSpec, timeout_s: float) -> Opened:
+        """Return the namespace's number, opening it if this connection has not.
+
+        Raises:
+            NamespaceConflict: the name is taken by another layout.
+            StreamClosed: the daemon is gone.
+        """
+        key = (name, layout.fingerprint)
+        with self._lock:
+            known = self._namespaces.get(key)
+        if known is not None:
+            return known
+        body = pb.Open(name=name, layout=layout_to_wire(layout))
+        reply = self.stream.ask(open=body).result(timeout_s).open
+        opened = Opened(reply.namespace, tuple(reply.region_slots))
+        with self._lock:
+            return self._namespaces.setdefault(key, opened)
+
+    def landing(self, lease: int) -> Landing:
+        """Return where the blocks of `lease` are reported, from before its reply was seen."""
+        with self._lock:
+            return self._landings[lease]
+
+    def release(self, lease: int) -> None:
+        """End a lease. Nobody waits for it."""
+        if lease:
+            with self._lock:
+                self._landings.pop(lease, None)
+            self.stream.release(lease)
+
+    def release_when_answered(self, future: "Future[pb.ServerMessage]") -> None:
+        """Give back what the answer to an abandoned request grants, should it still come."""
+
+        def done(future: "Future[pb.ServerMessage]") -> None:
+            if future.exception() is not None:
+                return
+            message = future.result()
+            for lease in (
+                message.fetch.lease,
+                message.fetch.reserved.lease,
+                message.reserve.lease,
+            ):
+                self.release(lease)
+
+        future.add_done_callback(done)
+
+    def close(self) -> None:
+        """End the session. Safe to call twice."""
+        self.stream.close()
+        if self.memory:
+            self.memory.close()
+
+    def _on_reply(self, message: pb.ServerMessage) -> None:
+        # In the reader thread: a lease is known before its first block can land.
+        if message.HasField("fetch") and message.fetch.run_pending:
+            with self._lock:
+                self._landings[message.fetch.lease] = Landing()
+        elif message.HasField("landed"):
+            landed = message.landed
+            with self._lock:
+                landing = self._landings.get(landed.lease)
+            if landing is not None:
+                landing.report(list(landed.indices), list(landed.failed))
+
+    def _stream_closed(self) -> None:
+        with self._lock:
+            landings = list(self._landings.values())
+        for landing in landings:
+            landing.end()
+        self._on_closed()
+
+
+def _memory(address: Address) -> DaemonMemory | None:
+    """Map the daemon's memory where it is on this host."""
+    if not address.path:
+        return None
+    try:
+        return DaemonMemory(address.path)
+    except (OSError, Refused) as error:
+        raise DaemonUnreachable(address.target, _cause(error)) from error
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no socket there"
+    if isinstance(error, grpc.RpcError | StreamClosed):
+        return "it does not answer"
+    return str(error) or type(error).__name__

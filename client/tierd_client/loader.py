@@ -1,0 +1,265 @@
+"""Brings a leased prefix into the caller's memory, each run of blocks by its route.
+
+`LocalLoader` copies from mapped memory and reads segments by itself; `RemoteLoader` has the
+daemon send the bytes. Which bytes count is decided here: those copied while the lease held, and
+those whose checksum is right.
+"""
+
+import ctypes
+import mmap
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import grpc
+from tierd_proto.v1 import tierd_pb2 as pb
+
+from tierd.core.keys import BlockKey
+from tierd.core.layouts import LayoutSpec
+from tierd.core.slots import check_header, check_part
+from tierd.core.units import PAGE_BYTES
+from tierd_client.buffers import Buffers, copy
+from tierd_client.connection import Connection, Opened
+from tierd_client.memory import Refused
+from tierd_client.placement import PlacedRun
+
+
+@dataclass(slots=True)
+class RouteUse:
+    """What one route delivered to one request."""
+
+    blocks: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What arrived so far: intervals of blocks, by route, and why it ended early if it did."""
+
+    intervals: list[tuple[int, int]] = field(default_factory=list)
+    routes: dict[str, RouteUse] = field(default_factory=dict)
+    cut: str = ""
+
+    def add(self, first: int, count: int, route: str, size: int, seconds: float) -> None:
+        if count:
+            self.intervals.append((first, count))
+            use = self.routes.setdefault(route, RouteUse())
+            use.blocks += count
+            use.bytes += size
+            use.seconds += seconds
+
+    def prefix(self) -> int:
+        """Return how many blocks from the first on have arrived."""
+        length = 0
+        for first, count in sorted(self.intervals):
+            if first > length:
+                break
+            length = max(length, first + count)
+        return length
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """The lease under which blocks are loaded, and what they should be."""
+
+    lease: int
+    fence: int
+    keys: Sequence[BlockKey]
+    part: int
+
+
+class Loader(Protocol):
+    """One way to bring blocks over.
+
+    `load_ready` copies blocks that are in their slots and returns how many of the run, from its
+    first, are right; `load_direct` reads blocks that have no slot in mapped memory, and returns
+    the indices that are.
+    """
+
+    def route(self, tier: int, *, staged: bool) -> str: ...
+
+    def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int: ...
+
+    def load_direct(
+        self, run: PlacedRun, leased: Leased, buffers: Buffers, until_s: float
+    ) -> list[int]: ...
+
+
+class LocalLoader:
+    """Loads over shared memory, and from segment files."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        opened: Opened,
+        layout: LayoutSpec,
+        background: ThreadPoolExecutor,
+        readers: ThreadPoolExecutor,
+    ) -> None:
+        assert connection.memory is not None
+        self._connection = connection
+        self._memory = connection.memory
+        self._opened = opened
+        self._layout = layout
+        self._background = background
+        self._readers = readers
+
+    def route(self, tier: int, *, staged: bool) -> str:
+        """Return the name of the route that a run takes, for statistics."""
+        if staged:
+            return f"{self._connection.tiers[self._connection.entry + 1]}-staged"
+        name = self._connection.tiers[tier]
+        return name if self._connection.mapped[tier] else f"{name}-direct"
+
+    def arena(self, tier: int) -> Any:
+        """Return the mapped slots of a tier."""
+        return self._memory.arena(self._opened.number, tier)
+
+    def holds(self, leased: Leased) -> bool:
+        """Say whether what was read under a lease until now is right."""
+        return self._memory.holds(leased.fence, leased.lease)
+
+    def touch_regions(self, tier: int, slot: int, count: int) -> Any:
+        """Return the arena, and have the regions of these slots mapped in the background."""
+        arena = self.arena(tier)
+        region_slots = self._opened.region_slots[tier]
+        if not hasattr(arena, "is_cuda"):
+            for region in range(slot // region_slots, (slot + count - 1) // region_slots + 1):
+                if not arena.has_populated(region):
+                    self._background.submit(arena.populate, region, region_slots)
+        return arena
+
+    def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
+        """Copy neighbouring slots, in one go where both sides are contiguous."""
+        arena = self.touch_regions(run.tier, run.slot, run.count)
+        if hasattr(arena, "is_cuda"):
+            return self._load_cuda(arena, run, leased, buffers)
+        layout = self._layout
+        stride = arena.slot_bytes
+        start = arena.address + run.slot * stride + leased.part * layout.part_stride_bytes
+        if buffers.contiguous and buffers.part_bytes == stride:
+            copy(buffers.address(run.first), start, run.count * stride)
+        else:
+            size = buffers.part_bytes
+            for index in range(run.count):
+                copy(buffers.address(run.first + index), start + index * stride, size)
+        return run.count if self.holds(leased) else 0
+
+    def load_direct(
+        self, run: PlacedRun, leased: Leased, buffers: Buffers, until_s: float
+    ) -> list[int]:
+        """Read slots from their segments with O_DIRECT, and verify each."""
+
+        def load(index: int) -> int | None:
+            if time.monotonic() >= until_s:
+                return None
+            slot = run.slot + index - run.first
+            target = buffers.address(index)
+            return index if self._read_slot(run.tier, slot, index, leased, target) else None
+
+        done = self._readers.map(load, range(run.first, run.first + run.count))
+        return [index for index in done if index is not None]
+
+    def _read_slot(self, tier: int, slot: int, index: int, leased: Leased, target: int) -> bool:
+        cause = ""
+        for _ in range(2):
+            cause = self._try_slot(tier, slot, leased.keys[index], leased.part, target)
+            if not cause:
+                return self.holds(leased)
+            # The region may have been given back and lent anew since its file was opened.
+            region = slot // self._opened.region_slots[tier]
+            self._memory.forget_segment(self._opened.number, tier, region)
+        report = pb.ReadFailed(lease=leased.lease, index=index)
+        self._connection.stream.tell(read_failed=report)
+        return False
+
+    def _try_slot(self, tier: int, slot: int, key: BlockKey, part: int, target: int) -> str:
+        """Read and verify one part into `target`; return what is wrong with it, if anything."""
+        region, index = divmod(slot, self._opened.region_slots[tier])
+        layout = self._layout
+        try:
+            segment = self._memory.segment(self._opened.number, tier, region)
+            scratch = memoryview(mmap.mmap(-1, PAGE_BYTES + layout.part_stride_bytes))
+            header, payload = scratch[:PAGE_BYTES], scratch[PAGE_BYTES:]
+            at = segment.first_slot + index * segment.slot_stride
+            start = at + segment.slot_header + part * layout.part_stride_bytes
+            if part == 0:
+                got = os.preadv(segment.descriptor, [scratch], at)
+            else:
+                got = os.preadv(segment.descriptor, [header], at)
+                got += os.preadv(segment.descriptor, [payload], start)
+        except (OSError, Refused) as error:
+            return str(error)
+        if got < len(scratch):
+            return f"{got} of {len(scratch)} bytes"
+        found = check_header(header, key, layout)
+        if isinstance(found, str):
+            return found
+        fault = check_part(found, part, payload[: layout.part_bytes])
+        if fault:
+            return fault
+        source = ctypes.addressof(ctypes.c_char.from_buffer(payload))
+        copy(target, source, layout.part_bytes)
+        return ""
+
+    def _load_cuda(self, arena: Any, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
+        import torch
+
+        layout = self._layout
+        start = leased.part * layout.part_stride_bytes
+        for index in range(run.count):
+            slot = arena.slot(run.slot + index, self._opened.region_slots[run.tier])
+            target = torch.frombuffer(buffers.view(run.first + index), dtype=torch.uint8)
+            target.copy_(slot[start : start + layout.part_bytes])
+        return run.count if self.holds(leased) else 0
+
+
+class RemoteLoader:
+    """Has the daemon send the bytes, over the network."""
+
+    def __init__(self, connection: Connection, layout: LayoutSpec) -> None:
+        self._connection = connection
+        self._layout = layout
+
+    def route(self, tier: int, *, staged: bool) -> str:
+        """Return the name of the route, for statistics."""
+        return "remote"
+
+    def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
+        """Receive blocks until the run or the stream ends."""
+        return self._receive(run, leased, buffers, lambda: False)
+
+    def load_direct(
+        self, run: PlacedRun, leased: Leased, buffers: Buffers, until_s: float
+    ) -> list[int]:
+        """Receive blocks that the daemon reads from the medium for us."""
+        count = self._receive(run, leased, buffers, lambda: time.monotonic() >= until_s)
+        return list(range(run.first, run.first + count))
+
+    def _receive(
+        self, run: PlacedRun, leased: Leased, buffers: Buffers, late: Callable[[], bool]
+    ) -> int:
+        request = pb.ReadRequest(
+            session=self._connection.session,
+            lease=leased.lease,
+            first=run.first,
+            blocks=run.count,
+            part=leased.part,
+        )
+        received = 0
+        call: Any = self._connection.stream.stub.Read(request)
+        try:
+            for chunk in call:
+                view = buffers.view(chunk.index)
+                view[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
+                received += len(chunk.data)
+                if late():
+                    call.cancel()
+                    break
+        except grpc.RpcError:
+            pass  # What has come whole counts; the rest is a miss.
+        return received // self._layout.part_bytes

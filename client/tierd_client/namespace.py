@@ -1,0 +1,310 @@
+"""A namespace as its user sees it: match, fetch, publish, and hints."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from tierd_proto.v1 import tierd_pb2 as pb
+
+from tierd.core.errors import Overloaded, TierdError
+from tierd.core.keys import BlockKey, chain_keys, join_keys
+from tierd.core.layouts import LayoutSpec
+from tierd_client.buffers import Buffers
+from tierd_client.connection import Connection, Opened
+from tierd_client.fetching import deliver, summary
+from tierd_client.loader import Leased, Loader, LocalLoader, RemoteLoader
+from tierd_client.placement import placed_runs
+from tierd_client.results import Fetched, Matched, Published
+from tierd_client.stream import StreamClosed
+from tierd_client.views import Reservation, SlotViews, Views, private_views
+
+if TYPE_CHECKING:
+    from tierd_client.client import Client
+
+_CALL_TIMEOUT_S = 5.0
+
+Chain = Sequence[BlockKey] | Any
+"""Keys in chain order, root first; or token ids, of which whole blocks count."""
+
+
+class Namespace:
+    """All blocks of one layout. Made by `Client.open`.
+
+    Concurrency: any method from any thread. A daemon that is away, slow or full costs hits, not
+    exceptions: a fetch brings nothing, a publish is declined.
+    """
+
+    def __init__(self, client: "Client", layout: LayoutSpec, name: str) -> None:
+        self.layout = layout
+        self.name = name
+        self._client = client
+
+    def keys(self, tokens: Any) -> list[BlockKey]:
+        """Return the key of every whole block of `tokens`, root first."""
+        return chain_keys(self.layout.root, tokens, self.layout.block_tokens)
+
+    def match(self, chain: Chain) -> Matched:
+        """Return how much of `chain` is held now. Leases nothing."""
+        keys = self._keys(chain)
+        reached = self._reach()
+        if reached is None or not keys:
+            return Matched(0, {})
+        connection, opened = reached
+        body = pb.Match(namespace=opened.number, keys=join_keys(keys))
+        reply = self._wait(connection.stream.ask(match=body), _CALL_TIMEOUT_S)
+        if reply is None:
+            return Matched(0, {})
+        found = zip(connection.tiers, reply.match.by_tier, strict=True)
+        return Matched(reply.match.blocks, {tier: count for tier, count in found if count})
+
+    def fetch(
+        self,
+        chain: Chain,
+        into: Any,
+        *,
+        deadline_s: float = 5.0,
+        wait_s: float = 0.0,
+        part: int = 0,
+    ) -> Fetched:
+        """Copy the longest held prefix of `chain` into the caller's memory.
+
+        Shapes: `into` is one contiguous buffer, array or CPU tensor of at least
+        [blocks, part_bytes] bytes, or a sequence of buffers, one a block. Units: seconds.
+        `wait_s` is how long to wait while another client is writing the next block; what has
+        not come by `deadline_s` is cut off. `part` is the shard's rank.
+
+        Raises:
+            InvalidRequest: `into` is none of these, or too small.
+        """
+        fetched, _ = self._fetch(chain, into, deadline_s, wait_s, part, reserving=False)
+        return fetched
+
+    def fetch_and_reserve(
+        self,
+        chain: Chain,
+        into: Any,
+        *,
+        deadline_s: float = 5.0,
+        wait_s: float = 0.0,
+        part: int = 0,
+    ) -> tuple[Fetched, Reservation]:
+        """Like `fetch`, and in the same step reserve the blocks that are missing.
+
+        Of several clients that ask for the same chain at once, one gets the reservation; the
+        others wait up to `wait_s` for what it publishes.
+        """
+        return self._fetch(chain, into, deadline_s, wait_s, part, reserving=True)
+
+    def fetch_views(
+        self, chain: Chain, *, deadline_s: float = 5.0, wait_s: float = 0.0, part: int = 0
+    ) -> Views:
+        """Lease the longest held prefix of `chain`, and view it in place without a copy.
+
+        Blocks that are not in mapped memory are brought into memory of this process first.
+        """
+        until_s = time.monotonic() + deadline_s
+        keys = self._keys(chain)
+        asked = self._ask_fetch(keys, until_s, wait_s, None)
+        if asked is None or not asked[2].lease:
+            return Views(None, 0, 0, ())
+        connection, opened, reply = asked
+        loader = self._loader(connection, opened)
+        runs = placed_runs(reply)
+        offset = part * self.layout.part_stride_bytes
+        if isinstance(loader, LocalLoader) and _all_mapped(connection, reply):
+            pieces = []
+            for run in runs:
+                arena = loader.touch_regions(run.tier, run.slot, run.count)
+                stride = arena.slot_bytes
+                view = arena.view[run.slot * stride : (run.slot + run.count) * stride].toreadonly()
+                pieces.append((view, run.count, stride))
+            slots = SlotViews(pieces, offset, self.layout.part_bytes)
+            return Views(connection, reply.lease, reply.fence, slots)
+        memory = private_views(self.layout, reply.blocks)
+        buffers = Buffers(memory, self.layout.part_bytes, reply.blocks, writable=True)
+        leased = Leased(reply.lease, reply.fence, keys, part)
+        delivery = deliver(connection, loader, reply, leased, buffers, until_s)
+        size = self.layout.part_bytes
+        count = min(delivery.prefix(), reply.blocks)
+        slots = SlotViews([(memory.toreadonly(), count, size)], 0, size)
+        return Views(connection, reply.lease, reply.fence, slots)
+
+    def reserve(self, chain: Chain, *, part: int = 0, wait_s: float = 0.0) -> Reservation:
+        """Ask for slots for those blocks of `chain` that nobody holds.
+
+        `wait_s` is how long to wait while there is no slot at all.
+        """
+        keys = self._keys(chain)
+        reached = self._reach()
+        if reached is None or not keys:
+            return Reservation(None, None, self.layout, part, None)
+        connection, opened = reached
+        wait_ns = int(wait_s * 1e9)
+        body = pb.Reserve(namespace=opened.number, keys=join_keys(keys), part=part, wait_ns=wait_ns)
+        future = connection.stream.ask(reserve=body)
+        reply = self._wait(future, _CALL_TIMEOUT_S + wait_s)
+        if reply is None:
+            connection.release_when_answered(future)
+            return Reservation(None, None, self.layout, part, None)
+        return self._reservation(connection, opened, part, reply.reserve)
+
+    def publish(
+        self, chain: Chain, source: Any, *, first: int = 0, part: int = 0, wait_s: float = 0.0
+    ) -> Published:
+        """Offer the blocks of `chain` from position `first` on, which `source` holds.
+
+        Shapes: as `into` of `fetch`, for `len(chain) - first` blocks. On return the blocks are
+        visible to every client, as far as there was room; those that are held already, or being
+        written by another, are not copied.
+
+        Raises:
+            InvalidRequest: `source` is none of these, or too small.
+        """
+        keys = self._keys(chain)
+        Buffers(source, self.layout.part_bytes, max(0, len(keys) - first), writable=False)
+        with self.reserve(keys, part=part, wait_s=wait_s) as reservation:
+            wanted = len(reservation.indices)
+            if wanted and reservation.indices[0] < first:
+                # What comes before was evicted meanwhile: nothing could hang on it.
+                return Published(0, 0, wanted + reservation.declined)
+            reservation.write(source, first)
+            sealed = reservation.seal()
+        declined = reservation.declined + wanted - sealed
+        return Published(sealed, max(0, len(keys) - first - sealed - declined), declined)
+
+    def pin(self, chain: Chain, ttl_s: float) -> int:
+        """Keep the held prefix of `chain` for `ttl_s`; return how many blocks, within the quota."""
+        reached = self._reach()
+        if reached is None:
+            return 0
+        connection, opened = reached
+        keys = join_keys(self._keys(chain))
+        body = pb.Pin(namespace=opened.number, keys=keys, ttl_ns=int(ttl_s * 1e9))
+        reply = self._wait(connection.stream.ask(pin=body), _CALL_TIMEOUT_S)
+        return reply.pin.blocks if reply else 0
+
+    def prefetch(self, chain: Chain) -> None:
+        """Hint: `chain` will be fetched soon. Not waited for."""
+        if reached := self._reach():
+            connection, opened = reached
+            body = pb.Prefetch(namespace=opened.number, keys=join_keys(self._keys(chain)))
+            connection.stream.tell(prefetch=body)
+
+    def end_turn(self, chain: Chain) -> None:
+        """Hint: the conversation pauses after `chain`, for a tool or a person."""
+        if reached := self._reach():
+            connection, opened = reached
+            body = pb.EndTurn(namespace=opened.number, keys=join_keys(self._keys(chain)))
+            connection.stream.tell(end_turn=body)
+
+    def end_session(self, chain: Chain, shared: int = 0) -> None:
+        """Hint: the conversation is over. The first `shared` blocks serve others and stay."""
+        if reached := self._reach():
+            connection, opened = reached
+            keys = join_keys(self._keys(chain))
+            body = pb.EndSession(namespace=opened.number, keys=keys, shared=shared)
+            connection.stream.tell(end_session=body)
+
+    # ---- how
+
+    def _fetch(
+        self,
+        chain: Chain,
+        into: Any,
+        deadline_s: float,
+        wait_s: float,
+        part: int,
+        *,
+        reserving: bool,
+    ) -> tuple[Fetched, Reservation]:
+        start_s = time.monotonic()
+        until_s = start_s + deadline_s
+        keys = self._keys(chain)
+        buffers = Buffers(into, self.layout.part_bytes, len(keys), writable=True)
+        nothing = Reservation(None, None, self.layout, part, None)
+        asked = self._ask_fetch(keys, until_s, wait_s, part if reserving else None)
+        if asked is None:
+            late = time.monotonic() >= until_s
+            return Fetched(cut="deadline" if late else "daemon away"), nothing
+        connection, opened, reply = asked
+        reservation = nothing
+        if reserving:
+            reservation = self._reservation(connection, opened, part, reply.reserved)
+        if not reply.lease:
+            return Fetched(seconds=time.monotonic() - start_s), reservation
+        leased = Leased(reply.lease, reply.fence, keys, part)
+        try:
+            loader = self._loader(connection, opened)
+            delivery = deliver(connection, loader, reply, leased, buffers, until_s)
+        finally:
+            connection.release(reply.lease)
+        seconds = time.monotonic() - start_s
+        return summary(connection, reply, delivery, seconds), reservation
+
+    def _ask_fetch(
+        self, keys: list[BlockKey], until_s: float, wait_s: float, reserve_part: int | None
+    ) -> tuple[Connection, Opened, pb.FetchReply] | None:
+        reached = self._reach()
+        if reached is None or not keys:
+            return None
+        connection, opened = reached
+        remaining_s = max(0.0, until_s - time.monotonic())
+        body = pb.Fetch(
+            namespace=opened.number,
+            keys=join_keys(keys),
+            wait_ns=int(min(wait_s, remaining_s) * 1e9),
+            reserve=reserve_part is not None,
+            part=reserve_part or 0,
+        )
+        future = connection.stream.ask(fetch=body)
+        reply = self._wait(future, remaining_s)
+        if reply is None:
+            connection.release_when_answered(future)
+            return None
+        return connection, opened, reply.fetch
+
+    def _wait(
+        self, future: "Future[pb.ServerMessage]", timeout_s: float
+    ) -> pb.ServerMessage | None:
+        """Return the reply; None if it does not come in time, or at all, or is a refusal."""
+        try:
+            return future.result(timeout_s)
+        except (StreamClosed, TimeoutError, Overloaded):
+            return None
+
+    def _reach(self) -> tuple[Connection, Opened] | None:
+        """Return the live connection and this namespace in it; None while the daemon is away."""
+        connection = self._client.connection()
+        if connection is None:
+            return None
+        try:
+            return connection, connection.open(self.name, self.layout, _CALL_TIMEOUT_S)
+        except (StreamClosed, TimeoutError):
+            return None
+        except TierdError as error:
+            self._client.report(error)
+            return None
+
+    def _loader(self, connection: Connection, opened: Opened) -> Loader:
+        return self._client.loader(connection, opened, self.layout)
+
+    def _reservation(
+        self, connection: Connection, opened: Opened, part: int, reply: pb.ReserveReply
+    ) -> Reservation:
+        loader = self._loader(connection, opened)
+        local = loader if isinstance(loader, LocalLoader) else None
+        assert local is not None or isinstance(loader, RemoteLoader)
+        return Reservation(connection, local, self.layout, part, reply)
+
+    def _keys(self, chain: Chain) -> list[BlockKey]:
+        if len(chain) and isinstance(chain[0], bytes):
+            return list(chain)
+        return self.keys(chain)
+
+
+def _all_mapped(connection: Connection, reply: pb.FetchReply) -> bool:
+    """Say whether every block lies in CPU memory that this process maps, and is there now."""
+    tiers = set(reply.run_tier)
+    mapped = all(connection.mapped[t] and connection.mediums[t] != "cuda" for t in tiers)
+    return mapped and not reply.run_pending

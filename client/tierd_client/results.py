@@ -1,0 +1,40 @@
+"""What the calls of a namespace return."""
+
+from dataclasses import dataclass, field
+
+from tierd_client.loader import RouteUse
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """Blocks held from the root on, and of these how many are best read from each tier."""
+
+    blocks: int
+    by_tier: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a fetch brought. A shorter prefix is an ordinary answer.
+
+    `blocks` are in the caller's memory, from the first on. `by_tier` says where they were found
+    and `routes` how they came; a route may have brought more than counts. `cut` says why the
+    prefix is shorter than what was held: "", "deadline", "lease expired", "read failed", or
+    "daemon away".
+    """
+
+    blocks: int = 0
+    by_tier: dict[str, int] = field(default_factory=dict)
+    routes: dict[str, RouteUse] = field(default_factory=dict)
+    seconds: float = 0.0
+    cut: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What came of a publish: blocks that are visible now, that others hold or are writing, and
+    that had no slot."""
+
+    blocks: int = 0
+    held: int = 0
+    declined: int = 0

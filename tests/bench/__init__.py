@@ -1,0 +1,1 @@
+"""Tests of the replayer and what it reads."""

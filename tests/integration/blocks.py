@@ -1,0 +1,58 @@
+"""Blocks whose bytes follow from their key: whoever has the key can tell a wrong byte."""
+
+from collections.abc import Sequence
+from hashlib import shake_128
+from typing import Final
+
+import numpy as np
+from tierd_client import BlockKey, LayerGroup, LayoutSpec, Namespace, opaque_layout
+
+Bytes = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
+
+LAYOUT: Final = opaque_layout("test", block_tokens=16, token_bytes=256)
+"""Blocks of 4096 bytes: 16 of them fill a region."""
+
+ODD: Final = opaque_layout("odd", block_tokens=16, token_bytes=333)
+"""Parts of 5328 bytes, which are no whole pages."""
+
+SHARDED: Final = LayoutSpec(
+    "sharded", (LayerGroup(layers=3, kv_heads=1, head_size=50),), block_tokens=16, shards=2
+)
+
+
+def tokens(seed: int, blocks: int) -> list[int]:
+    """Return the tokens of a chain that has no block in common with that of another seed."""
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 2**32, blocks * 16, dtype=np.uint64).tolist()
+
+
+def chain(seed: int, blocks: int, layout: LayoutSpec = LAYOUT) -> list[BlockKey]:
+    """Return the keys of `tokens(seed, blocks)`; a longer one begins like a shorter one."""
+    from tierd_client import chain_keys
+
+    return chain_keys(layout.root, tokens(seed, blocks), layout.block_tokens)
+
+
+def content(keys: Sequence[BlockKey], layout: LayoutSpec = LAYOUT, part: int = 0) -> Bytes:
+    """Return what the blocks of `keys` hold."""
+    size = layout.part_bytes
+    joined = b"".join(shake_128(key + bytes([part])).digest(size) for key in keys)
+    return np.frombuffer(joined, np.uint8).reshape(len(keys), size)
+
+
+def room(keys: Sequence[BlockKey], layout: LayoutSpec = LAYOUT) -> Bytes:
+    """Return memory to fetch `keys` into."""
+    return np.zeros((len(keys), layout.part_bytes), np.uint8)
+
+
+def publish(kv: Namespace, keys: Sequence[BlockKey], part: int = 0) -> int:
+    """Publish all of `keys` and return how many are new."""
+    return kv.publish(keys, content(keys, kv.layout, part), part=part).blocks
+
+
+def fetch(kv: Namespace, keys: Sequence[BlockKey], part: int = 0, wait_s: float = 0.0) -> int:
+    """Fetch `keys`, look at every byte of what came, and return how many blocks did."""
+    into = room(keys, kv.layout)
+    blocks = kv.fetch(keys, into, part=part, wait_s=wait_s).blocks
+    assert np.array_equal(into[:blocks], content(keys[:blocks], kv.layout, part))
+    return blocks

@@ -1,0 +1,148 @@
+"""What one process publishes, another fetches, byte for byte."""
+
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tierd_client import Client, InvalidRequest, LayoutSpec, NamespaceConflict, connect, opaque_layout
+
+from tests.integration.blocks import LAYOUT, ODD, SHARDED, chain, content, fetch, publish, room
+from tests.integration.blocks import tokens as tokens_of
+from tests.integration.conftest import StartDaemon
+from tests.integration.daemons import Daemon
+from tests.integration.peers import Peer
+from tierd.core.units import MiB
+
+Pipe = Connection
+
+
+def _publish(pipe: "Pipe[Any, Any]", address: str, layout: LayoutSpec, seed: int, part: int) -> None:
+    with connect(address) as client:
+        kv = client.open(layout)
+        pipe.send(publish(kv, chain(seed, 40, layout), part))
+
+
+@pytest.mark.parametrize(
+    ("disk_bytes", "device_bytes"),
+    [(0, 0), (16 * MiB, 0), (16 * MiB, 1 * MiB)],
+    ids=["host", "host, disk", "device, host, disk"],
+)
+@pytest.mark.parametrize("layout", [LAYOUT, ODD], ids=["whole pages", "odd parts"])
+def test_another_process_finds_the_same_bytes(
+    start_daemon: StartDaemon, disk_bytes: int, device_bytes: int, layout: LayoutSpec
+) -> None:
+    daemon = start_daemon(disk_bytes, tiers__device__bytes=device_bytes)
+    with Peer(_publish, daemon.address, layout, 1, 0) as peer:
+        assert peer.take() == 40
+    with daemon.client() as client:
+        kv = client.open(layout)
+        for _ in range(4):  # the third is from the device, if there is one
+            assert fetch(kv, chain(1, 50, layout)) == 40
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "bytearrays", "memoryview"])
+def test_buffers_of_any_kind(client: Client, kind: str) -> None:
+    seed = 10 + len(kind)
+    kv = client.open(ODD)
+    keys = chain(seed, 5, ODD)
+    source = content(keys, ODD)
+    given: dict[str, Any] = {
+        "array": source,
+        "tensor": torch.from_numpy(source.copy()),
+        "bytearrays": [bytearray(row.tobytes()) for row in source],
+        "memoryview": memoryview(source.tobytes()),
+    }
+    empty: dict[str, Any] = {
+        "array": room(keys, ODD),
+        "tensor": torch.zeros(5, ODD.part_bytes // 2, dtype=torch.bfloat16),
+        "bytearrays": [bytearray(ODD.part_bytes) for _ in keys],
+        "memoryview": memoryview(bytearray(5 * ODD.part_bytes)),
+    }
+    assert kv.publish(tokens_of(seed, 5), given[kind]).blocks == 5
+    into = empty[kind]
+    assert kv.fetch(tokens_of(seed, 5), into).blocks == 5
+    if kind == "tensor":
+        found = into.view(torch.uint8).numpy().tobytes()
+    else:
+        found = b"".join(bytes(item) for item in into) if kind == "bytearrays" else bytes(into)
+    assert found == source.tobytes()
+
+
+def test_each_shard_writes_and_reads_its_part(shared_daemon: Daemon, client: Client) -> None:
+    kv = client.open(SHARDED)
+    keys = chain(2, 40, SHARDED)
+    with Peer(_publish, shared_daemon.address, SHARDED, 2, 0) as peer:
+        assert peer.take() == 40
+        assert kv.match(keys).blocks == 0, "half a block is none"
+        with Peer(_publish, shared_daemon.address, SHARDED, 2, 1) as other:
+            assert other.take() == 40
+    assert fetch(kv, keys, part=0) == 40
+    assert fetch(kv, keys, part=1) == 40
+
+
+def test_what_is_held_is_not_written_again(client: Client) -> None:
+    kv = client.open(LAYOUT)
+    publish(kv, chain(3, 10))
+    keys = chain(3, 15)
+    published = kv.publish(keys, content(keys))
+    assert (published.blocks, published.held) == (5, 10)
+    tail = chain(3, 20)
+    assert kv.publish(tail, content(tail[15:]), first=15).blocks == 5
+    assert fetch(kv, tail) == 20
+
+
+def test_a_name_taken_by_another_layout_says_how_they_differ(client: Client) -> None:
+    client.open(opaque_layout("one", block_tokens=16, token_bytes=256), "mine")
+    with pytest.raises(NamespaceConflict) as caught:
+        client.open(opaque_layout("other", block_tokens=32, token_bytes=256), "mine")
+    differences = ("model: 'one', not 'other'", "block_tokens: 16, not 32")
+    assert caught.value.differences == differences
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        room(chain(4, 3)),
+        [bytearray(4096)] * 3,
+        [bytearray(4096)] * 3 + [bytearray(1)],
+        np.zeros((4, 2 * 4096), np.uint8)[:, ::2],
+        torch.zeros(4, 8192, dtype=torch.uint8)[:, ::2],
+        b"".join([bytes(4096)] * 4),
+        "four blocks",
+    ],
+    ids=["small", "few", "one small", "strided", "strided tensor", "read-only", "no buffer"],
+)
+def test_buffers_that_do_not_fit_are_refused_by_name(client: Client, wrong: object) -> None:
+    kv = client.open(LAYOUT)
+    with pytest.raises(InvalidRequest, match=r"^(buffer|buffers|tensor) is "):
+        kv.fetch(chain(4, 4), wrong)
+
+
+def test_too_many_keys_are_refused(client: Client) -> None:
+    kv = client.open(LAYOUT)
+    with pytest.raises(InvalidRequest, match=r"^keys is 2001 keys: send at most 2000"):
+        kv.match(chain(5, 2001))
+    with pytest.raises(InvalidRequest, match="keys"):
+        kv.reserve(chain(5, 2001))
+    with pytest.raises(InvalidRequest, match="keys"):
+        kv.fetch_views(chain(5, 2001))
+
+
+def test_a_part_that_the_layout_lacks_is_refused(client: Client) -> None:
+    kv = client.open(SHARDED)
+    with pytest.raises(InvalidRequest, match="part"):
+        kv.reserve(chain(6, 2, SHARDED), part=2)
+    with pytest.raises(InvalidRequest, match="part"):
+        kv.fetch(chain(6, 2, SHARDED), room(chain(6, 2, SHARDED), SHARDED), part=2)
+
+
+def test_nothing_asked_is_nothing_found(client: Client) -> None:
+    kv = client.open(LAYOUT)
+    assert kv.match([]).blocks == 0
+    assert kv.fetch([], bytearray()).blocks == 0
+    assert kv.publish([], bytearray()).blocks == 0
+    assert len(kv.fetch_views([])) == 0
+    assert kv.reserve([]).indices == ()
+    assert kv.fetch([1, 2, 3], bytearray()).blocks == 0, "less than a block of tokens"

@@ -1,0 +1,393 @@
+"""What a shell, its clients and its mediums make of a store's actions: the oracle of test_store.
+
+It believes the store in nothing. It keeps which block's bytes are in each slot, from grants,
+seals and moves alone, and who may still read or write there. Every write that an action allows
+is checked against those, every run that a reply promises against the bytes.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tierd.control import events as ev
+from tierd.control import laws
+from tierd.control.store import Store
+from tierd.core.errors import LeaseExpired
+from tierd.core.keys import BlockKey
+
+Place = tuple[int, int, int]
+"""Tier, namespace, slot."""
+
+Request = ev.OpenNamespace | ev.Match | ev.Fetch | ev.Reserve | ev.Seal | ev.Renew | ev.Pin
+
+
+@dataclass(eq=False)
+class Content:
+    """What is written to a slot. `writers` are the leases that may still write to it."""
+
+    key: BlockKey
+    parts_missing: set[int] = field(default_factory=set)
+    granted: set[int] = field(default_factory=set)
+    writers: set[int] = field(default_factory=set)
+    aborted: bool = False
+    last_seal_ns: int = 0
+
+
+@dataclass(eq=False)
+class Reader:
+    """What a client may read under a lease: blocks by index."""
+
+    blocks: dict[int, tuple[Place, BlockKey]]
+    pending: set[int]
+
+
+@dataclass(eq=False)
+class Writer:
+    part: int
+    contents: list[tuple[Place, Content]]
+
+
+@dataclass(eq=False)
+class Client:
+    """A session and its process. A client whose owner is None cannot touch our memory."""
+
+    number: int
+    owner: int | None
+    fences: dict[int, int] = field(default_factory=dict)
+    closed: bool = False
+    dead: bool = False
+
+
+class Oracle:
+    """Drives a store, and judges all it says."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.entry = store.config.entry
+        self.now_ns = 0
+        self.clients: dict[int, Client] = {}
+        self.readers: dict[int, Reader] = {}
+        self.writers: dict[int, Writer] = {}
+        self.session_of: dict[int, int] = {}
+        self.contents: dict[Place, Content] = {}
+        self.sealed: set[tuple[int, BlockKey]] = set()
+        self.moves: dict[int, ev.Move] = {}
+        self.regions: set[Place] = set()
+        self.returning: set[Place] = set()
+        self.records: dict[tuple[int, int], dict[BlockKey, int]] = defaultdict(dict)
+        self._sealing: Writer | None = None
+        self.asked: dict[int, Request] = {}
+        self.replies: dict[int, ev.ReplyBody] = {}
+
+    # ---- events
+
+    def feed(self, event: ev.Event) -> None:
+        """Let the store handle an event, and all that it defers; judge what comes of it."""
+        if isinstance(event, Request) and event.request:
+            assert event.request not in self.asked
+            self.asked[event.request] = event
+        actions = self.store.handle(event, self.now_ns)
+        laws.check(self.store)
+        for action in actions:
+            if not isinstance(action, ev.Defer):
+                self._judge(action)
+        self._check_pending_runs()
+        for action in actions:
+            if isinstance(action, ev.Defer):
+                self.feed(action.event)
+        self._check_waiting()
+
+    def ask(self, event: Request) -> ev.ReplyBody | None:
+        self.feed(event)
+        return self.replies.get(event.request)
+
+    def open_session(self, number: int, owner: int | None) -> None:
+        self.clients[number] = Client(number, owner)
+        self.feed(ev.OpenSession(number, owner))
+
+    def close_session(self, number: int) -> None:
+        client = self.clients[number]
+        client.closed = True
+        for request, event in list(self.asked.items()):
+            if event.session == number:
+                del self.asked[request]
+        if client.owner is None:
+            self._stop_all(client)
+        self.feed(ev.CloseSession(number))
+        assert not any(client.fences.values()), "a closed session still has its fences"
+
+    def owner_gone(self, owner: int) -> None:
+        for client in self.clients.values():
+            if client.owner == owner:
+                client.dead = True
+                self._stop_all(client)
+        self.feed(ev.OwnerGone(owner))
+
+    def seal(self, request: int, lease: int, count: int) -> None:
+        self.readers.pop(lease, None)
+        writer = self.writers.pop(lease)
+        for at, (_, content) in enumerate(writer.contents):
+            content.writers.discard(lease)
+            content.aborted |= at >= count
+        self._sealing = Writer(writer.part, writer.contents[:count])
+        reply = self.ask(ev.Seal(self.session_of[lease], request, lease, count))
+        kept = [content for _, content in self._sealing.contents]
+        if isinstance(reply, LeaseExpired):
+            for content in kept:
+                content.aborted = True
+        else:
+            assert reply == ev.Sealed(sum(not content.aborted for content in kept))
+        self._sealing = None
+
+    def release(self, lease: int) -> None:
+        self._stop(lease)
+        self.feed(ev.Release(self.session_of[lease], lease))
+
+    def read_failed(self, lease: int, index: int) -> None:
+        place, key = self.readers[lease].blocks[index]
+        self._lose(place[1], key)
+        self.feed(ev.ReadFailed(self.session_of[lease], lease, index))
+
+    def end_moves(self, ends: list[tuple[int, Literal["source", "target"] | None]]) -> None:
+        for number, fault in ends:
+            move = self.moves.pop(number)
+            target = (move.target, move.namespace, move.target_slot)
+            if fault is None:
+                self.contents[target] = Content(move.key)
+                if not self.store.config.tiers[move.target].mapped:
+                    self.records[move.target, move.namespace][move.key] = move.target_slot
+            elif fault == "source":
+                self._lose(move.namespace, move.key)
+        self.feed(ev.MovesDone([ev.MoveDone(number, fault) for number, fault in ends]))
+        self._check_pending_runs()
+
+    def reclaim(self, place: Place) -> None:
+        self.returning.remove(place)
+        tier, namespace, region = place
+        self.feed(ev.RegionReclaimed(namespace, tier, region))
+
+    # ---- actions
+
+    def _judge(self, action: ev.Action) -> None:
+        match action:
+            case ev.Reply():
+                self._judge_reply(action)
+            case ev.SetFence():
+                self._judge_fence(action)
+            case ev.StartMoves():
+                for move in action.moves:
+                    self._judge_move(move)
+            case ev.Landed():
+                self._judge_landed(action)
+            case ev.PrepareRegion(namespace, tier, region):
+                assert (tier, namespace, region) not in self.regions | self.returning
+                self.regions.add((tier, namespace, region))
+            case ev.ReclaimRegion(namespace, tier, region):
+                self._judge_reclaim(tier, namespace, region)
+            case ev.DropRecords(namespace, tier, keys):
+                for key in keys:
+                    slot = self.records[tier, namespace].pop(key)
+                    self._check_unused((tier, namespace, slot))
+            case _:
+                raise AssertionError(action)
+
+    def _judge_reply(self, reply: ev.Reply) -> None:
+        event = self.asked.pop(reply.request, None)
+        assert event is not None, ("a reply to nothing, or a second one", reply)
+        assert event.session == reply.session
+        self.replies[reply.request] = reply.body
+        if isinstance(reply.body, ev.Sealed):
+            self._note_seal()
+        elif isinstance(reply.body, ev.Reserved):
+            assert isinstance(event, ev.Reserve)
+            self._note_grants(event, reply.body, event.part)
+        elif isinstance(reply.body, ev.Fetched):
+            assert isinstance(event, ev.Fetch)
+            self._note_fetched(event, reply.body)
+
+    def _note_fetched(self, event: ev.Fetch, body: ev.Fetched) -> None:
+        blocks: dict[int, tuple[Place, BlockKey]] = {}
+        pending = set()
+        for run in body.runs:
+            for slot in range(run.slot, run.slot + run.count):
+                index = len(blocks)
+                place = (run.tier, event.namespace, slot)
+                blocks[index] = (place, event.keys[index])
+                assert (event.namespace, event.keys[index]) in self.sealed
+                if run.pending:
+                    assert run.tier == self.entry
+                    pending.add(index)
+                else:
+                    self._check_holds(place, event.keys[index])
+        assert len(blocks) == body.blocks
+        if body.lease:
+            assert self.clients[event.session].fences[body.fence] == body.lease
+            self.readers[body.lease] = Reader(blocks, pending)
+            self.session_of[body.lease] = event.session
+        if event.reserve_part is None:
+            assert body.reserved is None
+        else:
+            assert body.reserved is not None
+            self._note_grants(event, body.reserved, event.reserve_part)
+
+    def _note_grants(self, event: ev.Fetch | ev.Reserve, body: ev.Reserved, part: int) -> None:
+        if not body.lease:
+            assert not body.grants
+            return
+        writer = Writer(part, [])
+        client = self.clients[event.session]
+        assert body.lease in client.fences.values()
+        for grant in body.grants:
+            for step in range(grant.count):
+                key = event.keys[grant.index + step]
+                place = (self.entry, event.namespace, grant.slot + step)
+                content = self._granted(place, key, part)
+                content.granted.add(part)
+                content.writers.add(body.lease)
+                writer.contents.append((place, content))
+        assert writer.contents
+        self.writers[body.lease] = writer
+        self.session_of[body.lease] = event.session
+
+    def _granted(self, place: Place, key: BlockKey, part: int) -> Content:
+        there = self.contents.get(place)
+        if there and there.key == key and there.parts_missing and not there.aborted:
+            assert part not in there.granted
+            return there
+        self._check_unused(place)
+        layout = self.store.catalog.namespaces[place[1]].layout
+        for other in self.contents.values():
+            if other.key == key and other.parts_missing and not other.aborted:
+                assert not other.writers, "two writers of one block"
+                over_ns = other.last_seal_ns + self.store.config.write_lease_ns
+                assert self.now_ns >= over_ns, "the other parts had no time to come"
+                other.aborted = True
+        self.contents[place] = Content(key, set(range(layout.shards)))
+        return self.contents[place]
+
+    def _note_seal(self) -> None:
+        assert self._sealing is not None
+        for place, content in self._sealing.contents:
+            if content.aborted:
+                continue
+            content.parts_missing.discard(self._sealing.part)
+            content.last_seal_ns = self.now_ns
+            if not content.parts_missing:
+                self.sealed.add((place[1], content.key))
+
+    def _judge_fence(self, action: ev.SetFence) -> None:
+        client = self.clients[action.session]
+        before = client.fences.get(action.fence, 0)
+        client.fences[action.fence] = action.lease
+        if action.lease:
+            assert before not in self.readers, "a fence of a live lease was taken"
+            assert before not in self.writers, "a fence of a live lease was taken"
+            return
+        self.readers.pop(before, None)
+        writer = self.writers.get(before)
+        if writer is None:
+            return
+        for _, content in writer.contents:
+            content.aborted = True
+        if client.owner is None or client.dead:
+            self._stop(before)
+
+    def _judge_move(self, move: ev.Move) -> None:
+        assert all(other.key != move.key for other in self.moves.values()), "two moves of a block"
+        assert self.entry in (move.source, move.target)
+        self._check_holds((move.source, move.namespace, move.source_slot), move.key)
+        target = (move.target, move.namespace, move.target_slot)
+        waiting = {
+            lease
+            for lease, reader in self.readers.items()
+            for index in reader.pending
+            if reader.blocks[index] == (target, move.key)
+        }
+        self._check_unused(target, waiting)
+        self.contents.pop(target, None)
+        self.moves[move.move] = move
+
+    def _judge_landed(self, action: ev.Landed) -> None:
+        reader = self.readers.get(action.lease)
+        if reader is None:
+            return
+        assert reader.pending >= {*action.indices, *action.failed}
+        reader.pending -= {*action.indices, *action.failed}
+        for index in action.indices:
+            self._check_holds(*reader.blocks[index])
+        for index in action.failed:
+            del reader.blocks[index]
+
+    def _judge_reclaim(self, tier: int, namespace: int, region: int) -> None:
+        self.regions.remove((tier, namespace, region))
+        self.returning.add((tier, namespace, region))
+        slots = self.store.room.spaces[namespace][tier].region_slots
+        for slot in range(region * slots, (region + 1) * slots):
+            self._check_unused((tier, namespace, slot), in_region=False)
+            self.contents.pop((tier, namespace, slot), None)
+
+    # ---- what holds
+
+    def _check_holds(self, place: Place, key: BlockKey) -> None:
+        content = self.contents.get(place)
+        assert content is not None, ("nothing was written there", place)
+        assert content.key == key, ("another block is there", place, content.key, key)
+        assert not content.parts_missing, ("it was not sealed", place, key)
+
+    def _check_unused(
+        self, place: Place, but: set[int] | None = None, *, in_region: bool = True
+    ) -> None:
+        """Nobody reads a slot, writes to it, or moves bytes from or to it: it may be written."""
+        tier, namespace, slot = place
+        region = slot // self.store.room.spaces[namespace][tier].region_slots
+        if in_region:
+            assert (tier, namespace, region) in self.regions, ("not lent", place)
+        for lease, reader in self.readers.items():
+            if lease not in (but or ()):
+                used = [other for other, _ in reader.blocks.values()]
+                assert place not in used, ("read under a lease", place, lease)
+        content = self.contents.get(place)
+        assert content is None or not content.writers, ("still written", place, content)
+        for move in self.moves.values():
+            ends = {(move.source, move.source_slot), (move.target, move.target_slot)}
+            assert (namespace, (tier, slot)) not in {(move.namespace, end) for end in ends}, place
+
+    def _check_pending_runs(self) -> None:
+        targets = {
+            ((move.target, move.namespace, move.target_slot), move.key)
+            for move in self.moves.values()
+        }
+        for lease, reader in self.readers.items():
+            for index in reader.pending:
+                assert reader.blocks[index] in targets, ("waits for nothing", lease, index)
+
+    def _check_waiting(self) -> None:
+        for event in self.asked.values():
+            assert isinstance(event, ev.Fetch | ev.Reserve), ("not answered", event)
+            wakeup_ns = self.store.next_wakeup_ns()
+            assert wakeup_ns is not None
+            assert wakeup_ns <= event.wait_until_ns
+
+    # ---- what clients do
+
+    def _stop(self, lease: int) -> None:
+        """A client neither reads nor writes under a lease any more."""
+        self.readers.pop(lease, None)
+        writer = self.writers.pop(lease, None)
+        for _, content in writer.contents if writer else ():
+            content.writers.discard(lease)
+            content.aborted = True
+
+    def _stop_all(self, client: Client) -> None:
+        for lease, session in self.session_of.items():
+            if session == client.number:
+                self._stop(lease)
+
+    def _lose(self, namespace: int, key: BlockKey) -> None:
+        """A copy turns out to be corrupt: who reads one in a medium sees it, and stops."""
+        tiers = self.store.config.tiers
+        for reader in self.readers.values():
+            for index, (place, other) in list(reader.blocks.items()):
+                lost = other == key and place[1] == namespace and not tiers[place[0]].mapped
+                if lost and index not in reader.pending:
+                    del reader.blocks[index]

@@ -1,0 +1,279 @@
+"""The store keeps its laws and its promises, whatever happens in whatever order.
+
+Clients of both kinds, local and remote, use two namespaces of different block sizes in tiers of
+a few slots; moves end in any order, with faults; leases run out; processes die. The laws are
+checked after every step, and all that the store says is judged by an oracle of its own.
+"""
+
+from typing import Literal
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+)
+
+from tests.properties.store_oracle import Oracle
+from tests.stores import page_layout, store_config, tier
+from tierd.control import events as ev
+from tierd.control import laws
+from tierd.control.config import Limits, StoreConfig
+from tierd.control.store import Store
+from tierd.core.keys import BlockKey
+from tierd.core.units import PAGE_BYTES
+
+LIMITS = Limits(
+    leases_per_session_max=6,
+    waiting_max=3,
+    slots_per_publish_max=4,
+    write_batch_bytes=2 * PAGE_BYTES,
+    write_batches_max=2,
+)
+
+LAYOUTS = (page_layout("one shard"), page_layout("two shards", shards=2))
+
+Fault = Literal["source", "target"] | None
+
+chains = st.lists(st.integers(0, 1), min_size=1, max_size=6).map(bytes)
+namespaces = st.integers(0, 1)
+parts = st.sampled_from([0, 0, 1])
+waits = st.sampled_from([0, 0, 3, 15])
+faults: st.SearchStrategy[Fault] = st.sampled_from([None, None, None, "source", "target"])
+
+
+def chain_to(namespace: int, path: bytes) -> list[BlockKey]:
+    whole = bytes([namespace]) + path
+    return [BlockKey(whole[:depth]) for depth in range(2, len(whole) + 1)]
+
+
+class StoreMachine(RuleBasedStateMachine):
+    config: StoreConfig
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.oracle = Oracle(Store(self.config))
+        self.requests = 0
+        self.faulted = False
+
+    @initialize()
+    def begin(self) -> None:
+        self.oracle.open_session(1, None)
+        self.oracle.open_session(2, 20)
+        self.oracle.open_session(3, 30)
+        for namespace, layout in enumerate(LAYOUTS):
+            reply = self.oracle.ask(ev.OpenNamespace(1, self._request(), "", layout))
+            assert reply == ev.NamespaceOpened(namespace, layout)
+
+    # ---- clients
+
+    @rule(data=st.data(), namespace=namespaces, path=chains, wait=waits, part=parts)
+    def fetch_and_reserve(
+        self, data: st.DataObject, namespace: int, path: bytes, wait: int, part: int
+    ) -> None:
+        part = min(part, LAYOUTS[namespace].shards - 1)
+        self._fetch(data, namespace, path, wait, part)
+
+    @rule(data=st.data(), namespace=namespaces, path=chains, wait=waits)
+    def fetch(self, data: st.DataObject, namespace: int, path: bytes, wait: int) -> None:
+        self._fetch(data, namespace, path, wait, None)
+
+    @rule(data=st.data(), namespace=namespaces, path=chains)
+    def match(self, data: st.DataObject, namespace: int, path: bytes) -> None:
+        keys = chain_to(namespace, path)
+        self.oracle.ask(ev.Match(self._session(data), self._request(), namespace, keys))
+
+    @rule(data=st.data(), namespace=namespaces, path=chains, wait=waits, part=parts)
+    def reserve(
+        self, data: st.DataObject, namespace: int, path: bytes, wait: int, part: int
+    ) -> None:
+        part = min(part, LAYOUTS[namespace].shards - 1)
+        until_ns = self.oracle.now_ns + wait
+        session, keys = self._session(data), chain_to(namespace, path)
+        self.oracle.ask(ev.Reserve(session, self._request(), namespace, keys, part, until_ns))
+
+    @rule(namespace=namespaces, path=chains)
+    def publish(self, namespace: int, path: bytes) -> None:
+        """Write all that can be, every part, in one go: most of what a store sees."""
+        keys = chain_to(namespace, path)
+        for part in range(LAYOUTS[namespace].shards):
+            event = ev.Reserve(1, self._request(), namespace, keys, part, 0)
+            body = self.oracle.ask(event)
+            if isinstance(body, ev.Reserved) and body.lease:
+                count = len(self.oracle.writers[body.lease].contents)
+                self.oracle.seal(self._request(), body.lease, count)
+
+    @precondition(lambda self: self._own(self.oracle.writers))
+    @rule(data=st.data())
+    def seal(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self._own(self.oracle.writers)), "lease")
+        whole = len(self.oracle.writers[lease].contents)
+        count = data.draw(st.one_of(st.just(whole), st.integers(0, whole)), "count")
+        self.oracle.seal(self._request(), lease, count)
+
+    @precondition(lambda self: self._own(self.oracle.session_of))
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        own = self._own(self.oracle.session_of)
+        self.oracle.release(data.draw(st.sampled_from(own), "lease"))
+
+    @precondition(lambda self: self._own(self.oracle.session_of))
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self._own(self.oracle.session_of)), "lease")
+        session = self.oracle.session_of[lease]
+        self.oracle.ask(ev.Renew(session, self._request(), lease))
+
+    @precondition(lambda self: self._own(self.oracle.readers))
+    @rule(data=st.data())
+    def read_failed(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self._own(self.oracle.readers)), "lease")
+        blocks = self.oracle.readers[lease].blocks
+        if blocks:
+            self.oracle.read_failed(lease, data.draw(st.sampled_from(list(blocks)), "index"))
+
+    @rule(data=st.data(), namespace=namespaces, path=chains, ttl=st.integers(1, 60))
+    def pin(self, data: st.DataObject, namespace: int, path: bytes, ttl: int) -> None:
+        keys = chain_to(namespace, path)
+        self.oracle.ask(ev.Pin(self._session(data), self._request(), namespace, keys, ttl))
+
+    @rule(namespace=namespaces, path=chains, shared=st.integers(0, 3))
+    def hint(self, namespace: int, path: bytes, shared: int) -> None:
+        keys = chain_to(namespace, path)
+        self.oracle.feed(ev.Prefetch(namespace, keys))
+        self.oracle.feed(ev.EndTurn(namespace, keys))
+        if shared:
+            self.oracle.feed(ev.EndSession(namespace, keys, shared - 1))
+
+    @rule(data=st.data(), remote=st.booleans())
+    def replace_session(self, data: st.DataObject, remote: bool) -> None:
+        session = self._session(data)
+        self.oracle.close_session(session)
+        number = max(self.oracle.clients) + 1
+        self.oracle.open_session(number, None if remote else 10 * number)
+
+    @rule(data=st.data())
+    def owner_dies(self, data: st.DataObject) -> None:
+        """Sometimes the end of the process is seen before that of its stream."""
+        clients = [c for c in self.oracle.clients.values() if c.owner is not None and not c.dead]
+        if not clients:
+            return
+        client = data.draw(st.sampled_from(clients), "client")
+        assert client.owner is not None
+        self.oracle.owner_gone(client.owner)
+        if not client.closed:
+            self.oracle.close_session(client.number)
+            self.oracle.open_session(max(self.oracle.clients) + 1, None)
+
+    # ---- the world
+
+    @precondition(lambda self: self.oracle.moves)
+    @rule(data=st.data())
+    def end_moves(self, data: st.DataObject) -> None:
+        moves = st.lists(st.sampled_from(list(self.oracle.moves)), min_size=1, unique=True)
+        self.oracle.end_moves([(n, self._fault(data, n)) for n in data.draw(moves, "moves")])
+
+    @precondition(lambda self: self.oracle.moves)
+    @rule()
+    def end_all_moves(self) -> None:
+        self.oracle.end_moves([(n, "target" if self.faulted else None) for n in self.oracle.moves])
+
+    @precondition(lambda self: self.oracle.returning)
+    @rule(data=st.data())
+    def region_reclaimed(self, data: st.DataObject) -> None:
+        self.oracle.reclaim(data.draw(st.sampled_from(sorted(self.oracle.returning)), "region"))
+
+    @rule(step=st.integers(1, 12))
+    def time_passes(self, step: int) -> None:
+        self.oracle.now_ns += step
+
+    @rule()
+    def tick(self) -> None:
+        self._tick()
+
+    @precondition(lambda self: len(self.config.tiers) > 1 and not self.faulted)
+    @rule(really=st.integers(0, 9))
+    def disk_fails(self, really: int) -> None:
+        if really == 9:
+            self.faulted = True
+            self.oracle.feed(ev.TierFaulted(len(self.config.tiers) - 1, "it burns"))
+
+    def teardown(self) -> None:
+        """When all faults and clients are gone, everything is answered, and nothing stays held."""
+        while self.oracle.moves or self.oracle.returning:
+            if self.oracle.moves:
+                self.end_all_moves()
+            for place in list(self.oracle.returning):
+                self.oracle.reclaim(place)
+        self.oracle.now_ns += 20
+        self._tick()
+        assert not self.oracle.asked
+        for client in self.oracle.clients.values():
+            if not client.closed:
+                self.oracle.close_session(client.number)
+            if client.owner is not None and not client.dead:
+                self.oracle.owner_gone(client.owner)
+        self.oracle.now_ns += 100
+        self._tick()
+        store = self.oracle.store
+        assert not store.leases.leases
+        assert not store.writing
+        assert not store.room.apart
+        assert len(store.waiting) == 0
+        laws.check(store)
+
+    # ---- what rules share
+
+    def _fetch(
+        self, data: st.DataObject, namespace: int, path: bytes, wait: int, part: int | None
+    ) -> None:
+        until_ns = self.oracle.now_ns + wait
+        session, keys = self._session(data), chain_to(namespace, path)
+        self.oracle.ask(ev.Fetch(session, self._request(), namespace, keys, until_ns, part))
+
+    def _tick(self) -> None:
+        self.oracle.feed(ev.Tick())
+        now_ns = self.oracle.now_ns
+        for event in self.oracle.asked.values():
+            assert isinstance(event, ev.Fetch | ev.Reserve)
+            assert event.wait_until_ns > now_ns, ("forgotten", event)
+
+    def _request(self) -> int:
+        self.requests += 1
+        return self.requests
+
+    def _session(self, data: st.DataObject) -> int:
+        clients = [c.number for c in self.oracle.clients.values() if not c.closed and not c.dead]
+        return data.draw(st.sampled_from(clients), "session")
+
+    def _own(self, leases: dict[int, object]) -> list[int]:
+        """Return the leases of those clients that can still ask for something."""
+        clients = self.oracle.clients
+        own = []
+        for lease in leases:
+            client = clients[self.oracle.session_of[lease]]
+            if not client.closed and not client.dead:
+                own.append(lease)
+        return own
+
+    def _fault(self, data: st.DataObject, move: int) -> Fault:
+        return data.draw(faults, "fault") or ("target" if self.faulted else None)
+
+
+class TwoTierMachine(StoreMachine):
+    config = store_config(tier("host", 10), tier("disk", 14), limits=LIMITS)
+
+
+class ThreeTierMachine(StoreMachine):
+    config = store_config(
+        tier("device", 4, region_slots=2), tier("host", 8), tier("disk", 12), limits=LIMITS
+    )
+
+
+TestTwoTiers = TwoTierMachine.TestCase
+TestThreeTiers = ThreeTierMachine.TestCase
+
+TestTwoTiers.settings = settings(max_examples=60, stateful_step_count=50)
+TestThreeTiers.settings = settings(max_examples=60, stateful_step_count=50)

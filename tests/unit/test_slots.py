@@ -1,0 +1,194 @@
+"""Slot and segment headers: their bytes on disk, and what verification finds."""
+
+import mmap
+from dataclasses import replace
+from random import Random
+
+import pytest
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
+
+from tierd.core.keys import BlockKey
+from tierd.core.layouts import LayerGroup, LayoutSpec, opaque_layout
+from tierd.core.slots import (
+    SegmentHeader,
+    SlotHeader,
+    check_header,
+    check_part,
+    other_version,
+    pack_segment,
+    pack_slot,
+    slot_header,
+    slot_offset,
+    slot_stride_bytes,
+    unpack_segment,
+    unpack_slot,
+    verify,
+)
+
+KEY, PARENT = BlockKey(bytes(range(16))), BlockKey(bytes(range(16, 32)))
+LAYOUT = LayoutSpec(
+    model="m",
+    groups=(LayerGroup(layers=2, kv_heads=1, head_size=25),),
+    block_tokens=32,
+    dtype="uint8",
+    shards=3,
+)
+
+
+def room(size: int) -> memoryview:
+    return memoryview(mmap.mmap(-1, size))
+
+
+def written(layout: LayoutSpec = LAYOUT) -> tuple[memoryview, memoryview]:
+    """Return the header page and the payload of a slot."""
+    page, payload = room(4096), room(layout.block_bytes)
+    payload[:] = Random(1).randbytes(len(payload))
+    pack_slot(slot_header(layout, KEY, PARENT, 7, payload), page)
+    return page, payload
+
+
+def test_the_bytes_of_a_slot_header_are_these() -> None:
+    """A failure here means that files of released versions no longer read: raise the version."""
+    header = SlotHeader(bytes([9] * 16), KEY, PARENT, 7, 5000, 8192, (2**64 - 1, 1))
+    page = room(4096)
+    pack_slot(header, page)
+    assert bytes(page[:24]).hex() == "7469657264736c74010000000000000006f6bccb4f3d79a7"
+    assert bytes(page[24:48]).hex() == "0700000000000000" + "09" * 16
+    assert bytes(page[48:64]) == KEY
+    assert bytes(page[64:80]) == PARENT
+    assert bytes(page[80:104]).hex() == "020000000000000088130000000000000020000000000000"
+    assert not any(page[104:128])
+    assert bytes(page[128:144]).hex() == "ff" * 8 + "0100000000000000"
+    assert not any(page[144:])
+    assert xxh3_64_hexdigest(page) == "34b24288029fe58e"
+    assert unpack_slot(page) == header
+
+
+def test_the_bytes_of_a_segment_header_are_these() -> None:
+    header = SegmentHeader(bytes([9] * 16), 3, 31, 12288)
+    page = room(4096)
+    pack_segment(header, page)
+    assert bytes(page[:24]).hex() == "74696572647365670100000000000000a20a069ac371ef50"
+    assert bytes(page[24:64]).hex() == (
+        "0300000000000000" + "09" * 16 + "1f00000000000000" + "0030000000000000"
+    )
+    assert not any(page[64:])
+    assert xxh3_64_hexdigest(page) == "7d857aa7612d54c3"
+    assert unpack_segment(page) == header
+
+
+def test_the_checksum_of_a_part_is_xxh3_64_with_seed_0() -> None:
+    layout = opaque_layout("m", block_tokens=1, token_bytes=3)
+    payload = room(layout.block_bytes)
+    payload[:3] = b"abc"
+    assert slot_header(layout, KEY, PARENT, 0, payload).checksums == (0x78AF5F94892F3950,)
+
+
+def test_most_shards_fit_a_header() -> None:
+    header = SlotHeader(bytes(16), KEY, PARENT, 2**64 - 1, 1, 4096, tuple(range(64)))
+    page = room(4096)
+    pack_slot(header, page)
+    assert unpack_slot(page) == header
+
+
+def test_slots_follow_the_segments_header_page() -> None:
+    stride = slot_stride_bytes(LAYOUT)
+    assert stride == 4096 + 3 * 4096
+    assert [slot_offset(slot, 4, LAYOUT) for slot in (0, 1, 3, 4, 9)] == [
+        4096,
+        4096 + stride,
+        4096 + 3 * stride,
+        4096,
+        4096 + stride,
+    ]
+
+
+def test_a_slot_that_was_left_alone_verifies() -> None:
+    page, payload = written()
+    assert verify(page, payload, KEY, LAYOUT) is None
+
+
+def test_every_flipped_bit_of_the_header_is_found() -> None:
+    page, payload = written()
+    for at in range(4096):
+        page[at] ^= 1 << at % 8
+        assert verify(page, payload, KEY, LAYOUT) is not None, at
+        page[at] ^= 1 << at % 8
+    assert verify(page, payload, KEY, LAYOUT) is None
+
+
+@pytest.mark.parametrize("shard", range(3))
+@pytest.mark.parametrize("at", [0, 1600, 3199])
+def test_a_flipped_byte_of_a_part_is_found(shard: int, at: int) -> None:
+    page, payload = written()
+    payload[shard * 4096 + at] ^= 1
+    cause = verify(page, payload, KEY, LAYOUT)
+    assert cause is not None
+    assert cause.startswith(f"part {shard} ")
+
+
+def test_padding_after_a_part_is_nobodys() -> None:
+    page, payload = written()
+    payload[LAYOUT.part_bytes] ^= 1
+    assert verify(page, payload, KEY, LAYOUT) is None
+
+
+def test_one_part_is_checked_by_itself() -> None:
+    page, payload = written()
+    header = check_header(page, KEY, LAYOUT)
+    assert isinstance(header, SlotHeader)
+    part = payload[4096 : 4096 + LAYOUT.part_bytes]
+    assert check_part(header, 1, part) is None
+    assert check_part(header, 2, part) is not None
+
+
+def test_another_block_is_not_taken_for_the_one_asked_for() -> None:
+    page, payload = written()
+    cause = verify(page, payload, PARENT, LAYOUT)
+    assert cause == f"block {KEY.hex()} is in the slot, not {PARENT.hex()}"
+
+
+def test_another_namespace_is_not_taken_for_ours() -> None:
+    page, payload = written()
+    cause = verify(page, payload, KEY, replace(LAYOUT, tenant="other"))
+    assert cause is not None
+    assert cause.startswith(f"namespace {LAYOUT.fingerprint.hex()}")
+
+
+def test_sizes_that_are_not_the_layouts_are_refused() -> None:
+    page, payload = written()
+    header = check_header(page, KEY, LAYOUT)
+    assert isinstance(header, SlotHeader)
+    pack_slot(replace(header, part_bytes=header.part_bytes - 1), page)
+    assert verify(page, payload, KEY, LAYOUT) is not None
+    pack_slot(replace(header, checksums=header.checksums[:2]), page)
+    assert verify(page, payload, KEY, LAYOUT) is not None
+
+
+def test_more_shards_than_a_header_holds_are_refused() -> None:
+    page, _ = written()
+    page[80] = 65
+    page[16:24] = xxh3_64_intdigest(page[24:]).to_bytes(8, "little")
+    assert unpack_slot(page) == "the slot header claims 65 shards"
+
+
+def test_an_empty_page_and_a_short_one_are_no_header() -> None:
+    assert unpack_slot(room(4096)) == "there is no slot header"
+    assert unpack_segment(room(4096)) == "there is no segment header"
+    assert unpack_segment(memoryview(b"")) == "the segment header has 0 of 4096 bytes"
+
+
+def test_slot_and_segment_headers_are_not_mistaken_for_one_another() -> None:
+    page, _ = written()
+    assert unpack_segment(page) == "there is no segment header"
+    assert other_version(page) is None
+
+
+def test_another_version_is_told_from_damage() -> None:
+    page = room(4096)
+    pack_segment(SegmentHeader(bytes(16), 0, 1, 8192), page)
+    assert other_version(page) is None
+    page[8] = 2
+    assert other_version(page) == 2
+    assert unpack_segment(page) == "the segment header is of format version 2, not 1"
+    assert other_version(page[:10]) is None

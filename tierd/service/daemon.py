@@ -1,0 +1,343 @@
+"""Builds the daemon from its configuration, runs it, and stops it.
+
+The only module that names concrete tiers and policies. `run` is the whole life of a daemon:
+locks, tiers, recovery, listening, and on SIGTERM the way back.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from pathlib import Path
+from secrets import token_bytes
+from time import monotonic_ns
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+from tierd_policies.admission import AlwaysAdmit, SecondTouch
+from tierd_policies.chain_lru import ChainLRU
+from tierd_policies.promotion import PromoteOnHit
+from tierd_proto.v1 import tierd_pb2 as pb
+from tierd_proto.v1.tierd_pb2_grpc import add_TierdServicer_to_server
+
+from tierd.control import config as control
+from tierd.control import events as ev
+from tierd.control.policies import Policies
+from tierd.control.store import Store
+from tierd.core.addresses import DESCRIPTOR_SUFFIX
+from tierd.core.errors import DirectoryInUse
+from tierd.core.layouts import LayoutSpec
+from tierd.core.units import MiB
+from tierd.index.lmdb_index import Index, NamespaceRecord
+from tierd.index.lock import DirectoryLock
+from tierd.service.config import Config
+from tierd.service.descriptors import DescriptorSocket
+from tierd.service.http import serve_http
+from tierd.service.sessions import Sessions
+from tierd.service.shell import Shell
+from tierd.service.status import DaemonFacts, build_status
+from tierd.tiers.base import Tier
+from tierd.tiers.device import CudaDeviceTier, EmulatedDeviceTier, cuda_is_present, page_lock
+from tierd.tiers.disk import DiskTier
+from tierd.tiers.host import HostTier
+from tierd.transfer.mover import Mover
+
+_SERVICE: Final = "tierd.v1.Tierd"
+_INDEX_BYTES_MIN: Final = 256 * MiB
+_RECORDS_FLUSH_S: Final = 1.0
+
+_GRPC_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", 64 * MiB),
+    ("grpc.so_reuseport", 0),
+    # A client whose host is gone ends no stream: it is missed after 15 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+_ADMISSION: Final = {"always": AlwaysAdmit, "second_touch": SecondTouch}
+
+log = logging.getLogger("tierd.daemon")
+
+
+def run(config: Config) -> None:
+    """Run a daemon until SIGTERM or SIGINT.
+
+    Raises:
+        DirectoryInUse: another daemon has one of the directories, or the socket.
+        FormatMismatch: a directory is of another format version.
+        OSError: a socket or directory cannot be used.
+    """
+    assert __debug__, "unreachable"
+    logging.basicConfig(
+        level=config.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    asyncio.run(_serve(config))
+
+
+async def _serve(config: Config) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    bugs: list[BaseException] = []
+
+    def on_bug(_: Any, context: dict[str, Any]) -> None:
+        log.critical("%s", context["message"], exc_info=context.get("exception"))
+        if isinstance(bug := context.get("exception"), AssertionError):
+            bugs.append(bug)
+            stop.set()
+
+    loop.set_exception_handler(on_bug)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    daemon = Daemon(config)
+    try:
+        await daemon.start()
+        sys.stdout.write("".join(f"tierd listens on {where}\n" for where in daemon.listens))
+        sys.stdout.flush()
+        await stop.wait()
+    finally:
+        await daemon.stop()
+    if bugs:
+        raise bugs[0]
+
+
+class Daemon:
+    """One daemon: `start` it, and `stop` it, once each."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stack = AsyncExitStack()
+        self._started_ns = monotonic_ns()
+        self._boot = token_bytes(16)
+        self._remembered: set[bytes] = set()
+        self._index: Index | None = None
+        self._ready = False
+        self.listens: list[str] = []
+
+    async def start(self) -> None:
+        """Take the directories, find what survived, and listen."""
+        config = self._config
+        for directory in config.tiers.disk.directories if config.tiers.disk.bytes else ():
+            self._stack.callback(DirectoryLock(directory).release)
+        names, tiers = self._build_tiers()
+        for tier in tiers:
+            self._stack.push_async_callback(tier.aclose)
+        self.store = Store(_store_config(config, names))
+        self.shell = Shell(self.store, tiers, self._remember)
+        disk = names.index("disk") if "disk" in names else None
+        self._disk = disk
+        if disk is not None:
+            directory = config.tiers.disk.directories[0] / "index"
+            self._index = Index(directory, max(_INDEX_BYTES_MIN, config.tiers.disk.bytes // 64))
+            self._stack.callback(self._index.close)
+        self.mover = self.shell.mover = Mover(
+            self.shell.rows,
+            self.store.config.entry,
+            {disk: self._index} if disk is not None and self._index is not None else {},
+            self._index.sequence_max() + 1 if self._index else 1,
+            self.shell.feed,
+        )
+        await self._recover()
+        await self._listen([tier.medium for tier in tiers])
+        self._ready = True
+        if disk is not None:
+            flusher = asyncio.get_running_loop().create_task(self._flush_records())
+            self._stack.callback(flusher.cancel)
+
+    async def stop(self) -> None:
+        """Stop listening, write down what waits, and give everything back, by the deadline."""
+        deadline_s = self._config.shutdown.deadline_s
+        self._ready = False
+        try:
+            async with asyncio.timeout(deadline_s):
+                if hasattr(self, "_server"):
+                    await self._server.stop(grace=0.2)
+                if hasattr(self, "mover"):
+                    await self._drain()
+        except TimeoutError:
+            log.warning("deadline of %g s: %d blocks not written", deadline_s, self._unwritten())
+        await self._stack.aclose()
+
+    # ---- building
+
+    def _build_tiers(self) -> tuple[list[str], list[Any]]:
+        """Return the tiers that have bytes, hottest first."""
+        tiers = self._config.tiers
+        cuda = cuda_is_present()
+        names: list[str] = []
+        built: list[Tier] = []
+        if tiers.device.bytes:
+            names.append("device")
+            emulated = EmulatedDeviceTier("device", tiers.device.bytes)
+            built.append(CudaDeviceTier("device", "cuda:0") if cuda else emulated)
+        names.append("host")
+        built.append(HostTier("host", tiers.host.bytes, page_lock if cuda else None))
+        if tiers.disk.bytes:
+            names.append("disk")
+            threads = -(-tiers.disk.io_threads // len(tiers.disk.directories))
+            built.append(DiskTier(tiers.disk.directories, threads))
+        return names, built
+
+    def _remember(self, name: str, layout: LayoutSpec, region_slots: Sequence[int]) -> None:
+        if self._index is None or self._disk is None or layout.fingerprint in self._remembered:
+            return
+        self._remembered.add(layout.fingerprint)
+        self._index.add_namespace(NamespaceRecord(name, layout, region_slots[self._disk]))
+
+    async def _recover(self) -> None:
+        """Tell the store what the index remembers, and free the segments it does not."""
+        if self._index is None or self._disk is None:
+            return
+        for record in self._index.namespaces():
+            fingerprint = record.layout.fingerprint
+            self._remembered.add(fingerprint)
+            found = self._index.load(fingerprint)
+            copies = [ev.StoredCopy(r.key, r.parent, r.slot) for r in found]
+            event = ev.Recovered(
+                self._disk, record.name, record.layout, record.region_slots, copies
+            )
+            self.shell.feed(event)
+            number = len(self.shell.rows) - 1
+            space: Any = self.shell.space(number, self._disk)
+            for region in space.regions() - set(self.store.room.spaces[number][self._disk].regions):
+                await space.reclaim(region)
+            log.info("namespace %s: %d blocks found on disk", record.name, len(copies))
+
+    async def _listen(self, mediums: list[str]) -> None:
+        config = self._config
+        entry = self.store.config.entry
+        infos = [
+            pb.TierInfo(name=tier.name, medium=medium, mapped=index <= entry)
+            for index, (tier, medium) in enumerate(
+                zip(self.store.config.tiers, mediums, strict=True)
+            )
+        ]
+        facts = DaemonFacts(
+            version=version("tierd"),
+            boot=self._boot,
+            pid=os.getpid(),
+            started_ns=self._started_ns,
+            listens=(),
+            mediums=tuple(mediums),
+            causes=self.mover.causes,
+        )
+        status = self._status_of(facts)
+        sessions = Sessions(self.shell, config.limits, infos, self._boot, status)
+        server = self._server = grpc.aio.server(options=_GRPC_OPTIONS)
+        add_TierdServicer_to_server(sessions, server)
+        servicer = HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        names = (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        path = Path(config.listen.unix)
+        _claim_socket(path)
+        server.add_insecure_port(f"unix:{path}")
+        self.listens.append(f"unix:{path}")
+        if config.listen.tcp:
+            host = config.listen.tcp.rpartition(":")[0]
+            port = server.add_insecure_port(config.listen.tcp)
+            self.listens.append(f"{host}:{port}")
+        uids = frozenset(config.tenancy.allowed_uids)
+        sessions.descriptors = DescriptorSocket(Path(f"{path}{DESCRIPTOR_SUFFIX}"), uids, sessions)
+        self._stack.callback(sessions.descriptors.close)
+        await server.start()
+        await asyncio.to_thread(path.chmod, 0o666 if uids else 0o600)
+        for name in ("", _SERVICE):
+            await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        if config.listen.http:
+            runner = await serve_http(config.listen.http, status, lambda: self._ready)
+            self._stack.push_async_callback(runner.cleanup)
+            self.listens.append(f"http://{config.listen.http}")
+
+    def _status_of(self, facts: DaemonFacts) -> Callable[[], pb.StatusReply]:
+        def status() -> pb.StatusReply:
+            routes = self.mover.routes
+            written = [
+                sum(use.bytes for (_, target), use in routes.items() if target == tier)
+                for tier in range(len(self.store.config.tiers))
+            ]
+            reply = build_status(self.store, facts, written, routes, monotonic_ns())
+            reply.listens[:] = self.listens
+            return reply
+
+        return status
+
+    # ---- stopping
+
+    async def _flush_records(self) -> None:
+        """Forget evicted copies in the index even while nothing is written."""
+        while True:
+            await asyncio.sleep(_RECORDS_FLUSH_S)
+            await self.mover.flush_records()
+
+    async def _drain(self) -> None:
+        """Write back what waits, until nothing does."""
+        while True:
+            self.shell.feed(ev.Tick())
+            waiting = self._unwritten()
+            await self.mover.idle()
+            if not waiting or self._unwritten() == waiting:
+                break
+        await self.mover.flush_records()
+
+    def _unwritten(self) -> int:
+        return sum(len(queue) for queue in self.store.room.queued)
+
+
+def _store_config(config: Config, names: list[str]) -> control.StoreConfig:
+    bytes_max = {
+        "device": config.tiers.device.bytes,
+        "host": config.tiers.host.bytes,
+        "disk": config.tiers.disk.bytes,
+    }
+    entry = names.index("host")
+    limits = config.limits
+    return control.StoreConfig(
+        tiers=tuple(
+            control.TierConfig(name, bytes_max[name], config.tiers.region_bytes, index <= entry)
+            for index, name in enumerate(names)
+        ),
+        entry=entry,
+        policies=Policies(
+            eviction=ChainLRU,
+            admission=_ADMISSION[config.tiers.disk.admission],
+            promotion=PromoteOnHit(config.tiers.device.promote_after),
+        ),
+        limits=control.Limits(
+            sessions_max=limits.sessions_max,
+            leases_per_session_max=limits.leases_per_session_max,
+            waiting_max=limits.waiting_fetches_max,
+            slots_per_publish_max=limits.slots_per_publish_max,
+        ),
+        read_lease_ns=config.leases.read_ns,
+        write_lease_ns=config.leases.write_ns,
+        used_ratio_high=config.tiers.host.watermark_high_ratio,
+        used_ratio_low=config.tiers.host.watermark_low_ratio,
+    )
+
+
+def _claim_socket(path: Path) -> None:
+    """Make room for the unix socket, unless somebody answers on it.
+
+    Raises:
+        DirectoryInUse: somebody does.
+    """
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()  # Left behind by a daemon that was killed.
+            return
+    raise DirectoryInUse(str(path), "a daemon that answers there")
