@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tierd_bench.replay.agenda import Agenda, Finished, Later, Loop, Pace, Ready
 from tierd_bench.traces import TraceRequest
 

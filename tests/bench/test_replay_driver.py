@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from random import Random
 
 import pytest
+
+from tests.bench.replay_fakes import FakeNamespace
 from tierd_bench.replay.agenda import Loop, Pace
 from tierd_bench.replay.driver import Drive, Driven, Driver, KeyBook, Progress, replay_layout
 from tierd_bench.replay.samples import Sampler
 from tierd_bench.traces import Trace, TraceRequest
 from tierd_proto.v1 import tierd_pb2
-
-from tests.bench.replay_fakes import FakeNamespace
 
 TOKEN_BYTES = 96
 BLOCK_TOKENS = 64

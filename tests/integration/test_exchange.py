@@ -44,7 +44,7 @@ def test_another_process_finds_the_same_bytes(
 
 @pytest.mark.parametrize("kind", ["array", "tensor", "bytearrays", "memoryview"])
 def test_buffers_of_any_kind(client: Client, kind: str) -> None:
-    seed = 10 + len(kind)
+    seed = int.from_bytes(kind.encode())
     kv = client.open(ODD)
     keys = chain(seed, 5, ODD)
     source = content(keys, ODD)
@@ -97,8 +97,7 @@ def test_a_name_taken_by_another_layout_says_how_they_differ(client: Client) -> 
     client.open(opaque_layout("one", block_tokens=16, token_bytes=256), "mine")
     with pytest.raises(NamespaceConflict) as caught:
         client.open(opaque_layout("other", block_tokens=32, token_bytes=256), "mine")
-    differences = ("model: 'one', not 'other'", "block_tokens: 16, not 32")
-    assert caught.value.differences == differences
+    assert caught.value.differences == ("model: 'one', not 'other'", "block_tokens: 16, not 32")
 
 
 @pytest.mark.parametrize(

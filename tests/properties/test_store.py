@@ -94,12 +94,12 @@ class StoreMachine(RuleBasedStateMachine):
         session, keys = self._session(data), chain_to(namespace, path)
         self.oracle.ask(ev.Reserve(session, self._request(), namespace, keys, part, until_ns))
 
-    @rule(namespace=namespaces, path=chains)
-    def publish(self, namespace: int, path: bytes) -> None:
+    @rule(data=st.data(), namespace=namespaces, path=chains)
+    def publish(self, data: st.DataObject, namespace: int, path: bytes) -> None:
         """Write all that can be, every part, in one go: most of what a store sees."""
-        keys = chain_to(namespace, path)
+        session, keys = self._session(data), chain_to(namespace, path)
         for part in range(LAYOUTS[namespace].shards):
-            event = ev.Reserve(1, self._request(), namespace, keys, part, 0)
+            event = ev.Reserve(session, self._request(), namespace, keys, part, 0)
             body = self.oracle.ask(event)
             if isinstance(body, ev.Reserved) and body.lease:
                 count = len(self.oracle.writers[body.lease].contents)

@@ -90,14 +90,14 @@ class LeaseTable:
 
     def pop_expired(self, now_ns: int) -> list[Lease]:
         """Return the live leases whose time is over, each once."""
-        over = []
+        over: dict[int, Lease] = {}
         while self._expiries and self._expiries[0][0] <= now_ns:
             expires_ns, number = heappop(self._expiries)
             lease = self.leases.get(number)
             # A renewed lease has a later entry of its own; this one is stale.
             if lease and not lease.expired and lease.expires_ns == expires_ns:
-                over.append(lease)
-        return over
+                over[number] = lease
+        return list(over.values())
 
     def next_expiry_ns(self) -> int | None:
         return self._expiries[0][0] if self._expiries else None

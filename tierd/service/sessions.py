@@ -205,10 +205,11 @@ class Sessions(TierdServicer):
 
     def _end(self, session: ClientStream) -> None:
         del self._sessions[session.number]
-        del self._shell.sessions[session.number]
         if session.owner is not None:
             session.owner.session = None
+        # Its process may live on, so its fences are still to be cleared.
         self._shell.feed(ev.CloseSession(session.number))
+        del self._shell.sessions[session.number]
         session.close()
         log.info("session %d closed", session.number)
 

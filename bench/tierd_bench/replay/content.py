@@ -6,16 +6,17 @@ another, a page of an older block, a page at the wrong place and a page half wri
 from what the key says. Making and checking cost about one memory copy each.
 """
 
-import ctypes
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from tierd.core.keys import KEY_BYTES, BlockKey
-from tierd.core.units import PAGE_BYTES, round_up
+from tierd.core.keys import KEY_BYTES, BlockKey, join_keys
+from tierd.core.units import PAGE_BYTES, KiB, round_up
 
 Bytes = NDArray[np.uint8]
 
@@ -24,11 +25,8 @@ _SHIFTS: Final = 1 << 20
 
 _STAMP_BYTES: Final = KEY_BYTES + 8
 _SEED: Final = 20_26
-
-# Compares at the speed of memory and lets other threads run meanwhile; numpy would write a mask
-# as long as the block first.
-_memcmp = ctypes.CDLL(None).memcmp
-_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+_BATCH_BYTES: Final = 256 * KiB
+"""Made at once: many small blocks cost as much as a large one, and all stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,39 +41,49 @@ class CorruptPage:
 
 
 class BlockContent:
-    """Writes and checks blocks of one size.
-
-    Concurrency: not thread-safe, since it keeps a scratch block; the pattern is shared.
-    """
+    """Writes and checks blocks of one size. Thread-safe."""
 
     def __init__(self, block_bytes: int) -> None:
         self._block_bytes: Final = block_bytes
         padded = round_up(block_bytes, PAGE_BYTES)
-        self._pattern: Final = _pattern(padded)
-        self._expected: Final = np.empty(padded, np.uint8)
-        self._pages: Final = self._expected.reshape(-1, PAGE_BYTES)
-        numbers = np.arange(len(self._pages), dtype="<u8")
-        self._pages_stamped: Final = numbers.view(np.uint8).reshape(-1, 8)
+        self._windows: Final = sliding_window_view(_pattern(padded), padded)
+        numbers = np.arange(padded // PAGE_BYTES, dtype="<u8")
+        self._page_numbers: Final = numbers.view(np.uint8).reshape(-1, 8)
+        self._batch: Final = max(1, _BATCH_BYTES // padded)
 
-    def fill(self, target: memoryview | Bytes, key: BlockKey) -> None:
-        """Write the bytes of `key` to all of `target`."""
-        np.frombuffer(target, np.uint8)[:] = self._make(key)
+    def fill(self, targets: Sequence[memoryview], keys: Sequence[BlockKey]) -> None:
+        """Write the bytes of each key to all of its target."""
+        for at, blocks in self._batches(keys):
+            for target, block in zip(targets[at : at + len(blocks)], blocks, strict=True):
+                np.frombuffer(target, np.uint8)[:] = block
 
-    def corrupt_page(self, found: memoryview | Bytes, key: BlockKey) -> CorruptPage | None:
-        """Return the first page of `found` that is not as `key` says, or None if all are."""
-        wanted = self._make(key)
-        given = np.frombuffer(found, np.uint8)
-        assert given.shape == wanted.shape, (given.shape, wanted.shape)
-        if not _memcmp(given.ctypes.data, wanted.ctypes.data, self._block_bytes):
-            return None
-        return CorruptPage(key, int(np.argmax(given != wanted)) // PAGE_BYTES)
+    def corrupt_pages(self, found: Bytes, keys: Sequence[BlockKey]) -> list[CorruptPage]:
+        """Return the first wrong page of every block of `found` that is not as its key says.
 
-    def _make(self, key: BlockKey) -> Bytes:
-        shift = int.from_bytes(key[:8], "little") % _SHIFTS
-        self._expected[:] = self._pattern[shift : shift + len(self._expected)]
-        self._pages[:, :KEY_BYTES] = np.frombuffer(key, np.uint8)
-        self._pages[:, KEY_BYTES:_STAMP_BYTES] = self._pages_stamped
-        return self._expected[: self._block_bytes]
+        Shapes: found [n, block_bytes], for n keys.
+        """
+        assert found.shape == (len(keys), self._block_bytes), (found.shape, len(keys))
+        corrupt = []
+        for at, wanted in self._batches(keys):
+            given = found[at : at + len(wanted)]
+            if np.array_equal(given, wanted):
+                continue
+            differs = given != wanted
+            for row in np.flatnonzero(differs.any(axis=1)):
+                page = int(differs[row].argmax()) // PAGE_BYTES
+                corrupt.append(CorruptPage(keys[at + row], page))
+        return corrupt
+
+    def _batches(self, keys: Sequence[BlockKey]) -> Iterator[tuple[int, Bytes]]:
+        """Yield what blocks have to hold, some at a time, with the place of the first."""
+        for at in range(0, len(keys), self._batch):
+            joined = join_keys(keys[at : at + self._batch])
+            shifts = np.frombuffer(joined, "<u8")[::2] % _SHIFTS
+            blocks = self._windows[shifts]
+            pages = blocks.reshape(len(shifts), -1, PAGE_BYTES)
+            pages[:, :, :KEY_BYTES] = np.frombuffer(joined, np.uint8).reshape(-1, 1, KEY_BYTES)
+            pages[:, :, KEY_BYTES:_STAMP_BYTES] = self._page_numbers
+            yield at, blocks[:, : self._block_bytes]
 
 
 @lru_cache(maxsize=2)

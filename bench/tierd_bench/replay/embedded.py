@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from tierd_client import connect
-
 from tierd.core.errors import DaemonUnreachable, TierdError
 from tierd.core.layouts import LayoutSpec
 from tierd.core.slots import slot_stride_bytes
 from tierd.core.units import PAGE_BYTES, GiB, MiB, round_up
+from tierd_client import connect
 
 START_S: Final = 20.0
 STOP_S: Final = 30.0

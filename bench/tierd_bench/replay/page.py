@@ -90,19 +90,17 @@ def _figure_json(chart: Chart) -> str:
 
 def _tables(report: Report) -> Iterable[str]:
     yield _table("Where the tokens came from", _token_rows(report), ("", "tokens", "share"))
-    yield _table("Times", _time_rows(report), ("ms", "p50", "p90", "p99", "max", "count"))
     yield _table("In the daemon", _daemon_rows(report))
+    yield _table("Times", _time_rows(report), ("ms", "p50", "p90", "p99", "max", "count"))
     yield _table("Checks", _check_rows(report))
-    yield _table("Configuration", _pairs(report.config))
+    yield _table("Configuration", _pairs(report.config), kind="words")
     machine = report.machine
-    yield _table(
-        "Machine",
-        [
-            ("processor", escape(f"{machine.processor}, {machine.cores} cores")),
-            ("memory", escape(format_bytes(machine.memory_bytes))),
-            ("system", escape(f"{machine.system}, Python {machine.python}")),
-        ],
-    )
+    rows = [
+        ("processor", escape(f"{machine.processor}, {machine.cores} cores")),
+        ("memory", format_bytes(machine.memory_bytes)),
+        ("system", escape(f"{machine.system}, Python {machine.python}")),
+    ]
+    yield _table("Machine", rows, kind="words")
 
 
 def _token_rows(report: Report) -> list[tuple[str, ...]]:
@@ -167,22 +165,20 @@ def _plain(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _table(title: str, rows: Sequence[tuple[str, ...]], heads: tuple[str, ...] = ()) -> str:
-    head = "".join(
-        f'<th class="number">{name}</th>' if place else f"<th>{name}</th>"
-        for place, name in enumerate(heads)
-    )
-    body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
-    top = f"<tr>{head}</tr>" if heads else ""
-    return f'<section class="card"><h2>{title}</h2><table>{top}{body}</table></section>'
+def _table(
+    title: str,
+    rows: Sequence[tuple[str, ...]],
+    heads: tuple[str, ...] = (),
+    kind: str = "numbers",
+) -> str:
+    top = _row(heads, "th") if heads else ""
+    body = "".join(_row(row, "td") for row in rows)
+    return f'<section class="card {kind}"><h2>{title}</h2><table>{top}{body}</table></section>'
 
 
-def _cells(row: tuple[str, ...]) -> str:
-    cells = (
-        f'<td class="number">{cell}</td>' if cell[:1].isdecimal() else f"<td>{cell}</td>"
-        for cell in row[1:]
-    )
-    return f"<th>{row[0]}</th>" + "".join(cells)
+def _row(cells: tuple[str, ...], tag: str) -> str:
+    others = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells[1:])
+    return f"<tr><th>{cells[0]}</th>{others}</tr>"
 
 
 def _short(count: int) -> str:

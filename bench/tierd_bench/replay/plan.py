@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tierd_client import Client, connect
-
 from tierd.core.layouts import LayoutSpec
 from tierd.core.units import format_bytes
 from tierd_bench.replay.driver import Drive, Driven, Driver, Progress, replay_layout, users_that_fit
@@ -26,9 +24,12 @@ from tierd_bench.replay.machine import this_machine
 from tierd_bench.replay.report import Report, Setting, make_report
 from tierd_bench.replay.samples import Sampler
 from tierd_bench.traces import Trace
+from tierd_client import Client, connect
 
 _MEMORY_SHARE = 3
 """Users fetch into at most one part in so many of this machine's memory."""
+
+_REACH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def replay_trace(trace: Trace, plan: Plan, tell: Callable[[Progress], None]) -> 
     with ExitStack() as stack:
         own = _own_daemon(plan.daemon, layout, stack)
         address = plan.daemon.address if isinstance(plan.daemon, Running) else ""
-        client = stack.enter_context(connect(own.address if own else address))
+        client = stack.enter_context(connect(own.address if own else address, wait_s=_REACH_S))
         return _drive(trace, layout, client, drive, plan, own, tell)
 
 

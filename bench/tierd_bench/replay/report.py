@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
-from tierd_proto.v1 import tierd_pb2
 
 from tierd.core.units import NS_PER_MS, NS_PER_S
 from tierd_bench.replay.driver import Driven
@@ -15,6 +14,7 @@ from tierd_bench.replay.outcomes import Outcome, RouteShare
 from tierd_bench.replay.samples import Sampler
 from tierd_bench.replay.user import PUBLISH
 from tierd_bench.traces import Trace
+from tierd_proto.v1 import tierd_pb2
 
 TIERS: Final = ("device", "host", "disk")
 """Reported even where the daemon has no such tier, so that reports compare."""

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from tierd_proto.v1 import tierd_pb2
-
 from tierd.core.errors import TierdError
+from tierd_proto.v1 import tierd_pb2
 
 POINTS_MAX: Final = 512
 """Samples kept; beyond it every second one goes, and the pauses double."""

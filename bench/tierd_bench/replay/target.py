@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tierd_client import Fetched
 
 from tierd.core.keys import BlockKey
+from tierd_client import Fetched
 
 
 class Grant(AbstractContextManager["Grant"], Protocol):

@@ -10,14 +10,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from tierd_client import Fetched
-
 from tierd.core.errors import TierdError
 from tierd.core.keys import BlockKey
 from tierd.core.units import NS_PER_S
 from tierd_bench.replay.content import BlockContent, Bytes, CorruptPage
 from tierd_bench.replay.outcomes import Outcome, RouteShare
 from tierd_bench.replay.target import Grant, Target
+from tierd_client import Fetched
 
 PUBLISH: Final = "publish"
 """The route of published blocks, beside those that the client names for fetched ones."""
@@ -132,8 +131,7 @@ class User:
         if not grant.indices:
             return 0
         started_ns = self._clock()
-        for index, view in zip(grant.indices, grant.views, strict=True):
-            self._content.fill(view, chain[index])
+        self._content.fill(grant.views, [chain[index] for index in grant.indices])
         count = len(grant.indices)
         written = RouteShare(count, count * self._block_bytes, self._clock() - started_ns)
         notes.routes[PUBLISH] = notes.routes.get(PUBLISH, RouteShare(0, 0, 0)) + written
@@ -143,13 +141,9 @@ class User:
         return sealed
 
     def _check(self, chain: Sequence[BlockKey], found: Bytes, notes: _Notes) -> None:
-        for key, block in zip(chain, found, strict=False):
-            corrupt = self._content.corrupt_page(block, key)
-            if corrupt is None:
-                continue
-            notes.corrupt_blocks += 1
-            if len(notes.corrupt_pages) < CORRUPT_PAGES_KEPT:
-                notes.corrupt_pages.append(corrupt)
+        corrupt = self._content.corrupt_pages(found[: len(chain)], chain)
+        notes.corrupt_blocks = len(corrupt)
+        notes.corrupt_pages = corrupt[:CORRUPT_PAGES_KEPT]
 
 
 def _note_fetched(fetched: Fetched, notes: _Notes) -> None:

@@ -1,0 +1,95 @@
+"""What a benchmark says: one row a figure, with the machine's limit and the budget beside it."""
+
+from dataclasses import dataclass
+from enum import Enum
+from statistics import median
+from typing import Any
+
+
+class BudgetOf(Enum):
+    """What a budget is about: the row's ratio, or its value."""
+
+    RATIO = "ratio"
+    VALUE = "value"
+
+
+class Bound(Enum):
+    """Which side of a budget is the good one."""
+
+    LEAST = ">="
+    MOST = "<="
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A bound on a row's ratio or value."""
+
+    bound: Bound
+    amount: float
+    of: BudgetOf = BudgetOf.RATIO
+
+    def met(self, value: float, ratio: float) -> bool:
+        """Say whether a row's figures are within the budget."""
+        found = ratio if self.of is BudgetOf.RATIO else value
+        return found >= self.amount if self.bound is Bound.LEAST else found <= self.amount
+
+    def __str__(self) -> str:
+        return f"{self.of.value} {self.bound.value} {self.amount:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of tierd, and of the machine's limit, each with what every run gave.
+
+    Units: `values` and `limits` are in `unit`. `limit_what` says what the limit is, `note` what
+    else a reader needs. The limit of a run was measured right after its value.
+    """
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    limits: tuple[float, ...]
+    limit_what: str
+    budget: Budget | None = None
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        """The median of the runs."""
+        return median(self.values)
+
+    @property
+    def limit(self) -> float:
+        """The median of the limit's runs."""
+        return median(self.limits)
+
+    @property
+    def ratio(self) -> float:
+        """The value as a multiple of the limit."""
+        return self.value / self.limit
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the budget is met; None where there is none."""
+        return self.budget.met(self.value, self.ratio) if self.budget else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row as it is written to files."""
+        return {
+            "name": self.name,
+            "value": _digits(self.value),
+            "unit": self.unit,
+            "limit": _digits(self.limit),
+            "limit_what": self.limit_what,
+            "ratio": _digits(self.ratio),
+            "budget": str(self.budget) if self.budget else None,
+            "met": self.met,
+            "runs": len(self.values),
+            "values": [_digits(value) for value in self.values],
+            "limits": [_digits(limit) for limit in self.limits],
+            "note": self.note,
+        }
+
+
+def _digits(figure: float) -> float:
+    return float(f"{figure:.4g}")

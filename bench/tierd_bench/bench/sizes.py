@@ -1,0 +1,44 @@
+"""How much a benchmark moves: enough to mean something, or as little as shows that it works."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from tierd.core.units import KiB, MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Counts are of blocks unless they say otherwise.
+
+    `run_bytes` is what one run moves at least through host memory; `calls` how often a call is
+    made in a run where a single one is too short.
+    """
+
+    batch: int = 256
+    small_batch: int = 16
+    views: int = 512
+    match: int = 512
+    match_long: int = 6250
+    disk_chain: int = 128
+    disk_chains: int = 6
+    calls: int = 100
+    run_bytes: int = 512 * MiB
+    host_runs: int = 15
+    disk_runs: int = 5
+
+
+FULL: Final = Sizes()
+
+SMOKE: Final = Sizes(
+    batch=8,
+    small_batch=2,
+    views=8,
+    match=16,
+    match_long=64,
+    disk_chain=4,
+    disk_chains=3,
+    calls=2,
+    run_bytes=256 * KiB,
+    host_runs=1,
+    disk_runs=1,
+)

@@ -1,0 +1,148 @@
+"""More than the host tier holds: the rest is on disk, and comes back by either route."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from tierd_client import BlockKey, Client, Namespace
+
+from tests.integration.blocks import LAYOUT, ODD, chain, content, fetch, publish, room
+from tests.integration.conftest import StartDaemon
+from tests.integration.daemons import PATIENCE_S, REGION_BYTES, eventually
+from tierd.core.layouts import LayoutSpec
+from tierd.core.units import MiB
+
+HOST_BLOCKS = 32
+SMALL_HOST = HOST_BLOCKS * LAYOUT.block_bytes
+
+
+def publish_all(kv: Namespace, keys: Sequence[BlockKey]) -> None:
+    """Publish a chain of any length, a piece at a time, as an engine does."""
+    for first in range(0, len(keys), 8):
+        head = keys[: first + 8]
+        source = content(head[first:], kv.layout)
+        published = kv.publish(head, source, first=first, wait_s=PATIENCE_S)
+        assert not published.declined, (first, published)
+
+
+def all_on_disk(client: Client, blocks: int) -> None:
+    """Return when so many blocks are on disk; they may be in memory too."""
+    eventually(lambda: client.status().tiers[-1].blocks == blocks)
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, ODD], ids=["whole pages", "odd parts"])
+def test_a_working_set_of_many_times_the_host_tier(
+    start_daemon: StartDaemon, layout: LayoutSpec
+) -> None:
+    daemon = start_daemon(16 * MiB, tiers__host__bytes=2 * SMALL_HOST)
+    with daemon.client() as client:
+        kv = client.open(layout)
+        chains = [chain(seed, 20, layout) for seed in range(20)]
+        for keys in chains:
+            publish_all(kv, keys)
+        for keys in chains:
+            assert fetch(kv, keys) == 20
+        status = client.status()
+    assert status.tiers[0].bytes_used <= 2 * SMALL_HOST
+    assert status.namespaces[0].corrupt_blocks == 0
+    assert {(route.source, route.target) for route in status.routes} == {
+        ("disk", "host"),
+        ("host", "disk"),
+    }
+
+
+def test_a_chain_longer_than_the_host_tier(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(16 * MiB, tiers__host__bytes=SMALL_HOST)
+    with daemon.client() as client:
+        kv = client.open(LAYOUT)
+        keys = chain(1, 4 * HOST_BLOCKS)
+        publish_all(kv, keys)
+        into = room(keys)
+        fetched = kv.fetch(keys, into)
+        assert fetched.blocks == len(keys), fetched
+        assert np.array_equal(into, content(keys))
+        assert sum(fetched.by_tier.values()) == len(keys)
+        with kv.fetch_views(keys) as views:
+            assert len(views) == len(keys)
+            assert b"".join(views) == content(keys).tobytes()
+
+
+def test_with_no_free_slot_the_client_reads_from_disk_by_itself(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(16 * MiB, tiers__host__bytes=SMALL_HOST)
+    with daemon.client() as client:
+        kv = client.open(ODD)
+        slots = SMALL_HOST // REGION_BYTES * (REGION_BYTES // ODD.block_bytes)
+        early, late = chain(1, slots, ODD), chain(2, slots, ODD)
+        publish_all(kv, early)
+        publish_all(kv, late)
+        with kv.fetch_views(late) as held:
+            assert len(held) == slots
+            into = room(early, ODD)
+            fetched = kv.fetch(early, into)
+            assert fetched.blocks == slots
+            assert np.array_equal(into, content(early, ODD))
+            assert fetched.routes["disk-direct"].blocks == fetched.by_tier["disk"] == slots
+            with kv.fetch_views(early) as views:
+                assert b"".join(views) == content(early, ODD).tobytes()
+            assert held.valid()
+        assert "disk-staged" in kv.fetch(early, into).routes
+        assert np.array_equal(into, content(early, ODD))
+
+
+def test_a_deadline_cuts_what_the_disk_has_not_brought(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(16 * MiB, tiers__host__bytes=SMALL_HOST)
+    with daemon.client() as client:
+        kv = client.open(LAYOUT)
+        early, late = chain(1, HOST_BLOCKS), chain(2, HOST_BLOCKS)
+        publish_all(kv, early)
+        publish_all(kv, late)
+        into = room(early)
+        fetched = kv.fetch(early, into, deadline_s=0.0)
+        assert (fetched.blocks, fetched.cut) == (0, "deadline")
+        assert fetch(kv, early) == HOST_BLOCKS
+        eventually(lambda: client.status().leases == 0)
+
+
+# ---- hints
+
+
+def test_pinned_blocks_stay_under_pressure(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(16 * MiB, tiers__host__bytes=SMALL_HOST)
+    with daemon.client() as client:
+        kv = client.open(LAYOUT)
+        pinned = chain(0, 8)
+        publish_all(kv, pinned)
+        assert kv.pin(pinned, 600.0) == 8
+        for seed in range(1, 9):
+            publish_all(kv, chain(seed, 20))
+        assert kv.match(pinned).by_tier == {"host": 8}
+        assert kv.pin(chain(8, 20), 600.0) <= HOST_BLOCKS // 2 - 8, "there is a quota"
+        assert fetch(kv, pinned) == 8
+
+
+def test_an_ended_conversation_goes_first(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(tiers__host__bytes=SMALL_HOST)
+    with daemon.client() as client:
+        kv = client.open(LAYOUT)
+        older, ended = chain(1, 12), chain(2, 12)
+        publish_all(kv, older)
+        publish_all(kv, ended)
+        kv.end_session(ended, shared=2)
+        publish_all(kv, chain(3, 18))
+        assert kv.match(older).blocks == 12
+        assert kv.match(ended).blocks == 2
+
+
+def test_prefetched_blocks_are_in_memory(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(16 * MiB, tiers__host__bytes=SMALL_HOST)
+    with daemon.client() as client:
+        kv = client.open(LAYOUT)
+        keys = chain(1, 10)
+        publish_all(kv, keys)
+        kv.end_turn(keys)
+        publish_all(kv, chain(2, HOST_BLOCKS))
+        assert kv.match(keys).by_tier == {"disk": 10}
+        all_on_disk(client, HOST_BLOCKS + 10)
+        kv.prefetch(keys)
+        eventually(lambda: kv.match(keys).by_tier == {"host": 10})
+        assert fetch(kv, keys) == 10

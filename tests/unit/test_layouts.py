@@ -1,0 +1,112 @@
+"""A layout says how large blocks are, and who may share them."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tierd.core.errors import InvalidRequest
+from tierd.core.layouts import LayerGroup, LayoutSpec, opaque_layout
+from tierd.core.units import GiB, KiB, MiB
+
+LLAMA_3_8B = LayoutSpec("Llama-3-8B", (LayerGroup(32, 8, 128),), block_tokens=16)
+
+
+def test_llama_3_8b_has_128_kib_a_token() -> None:
+    assert LLAMA_3_8B.part_bytes == 16 * 128 * KiB
+    assert LLAMA_3_8B.block_bytes == LLAMA_3_8B.part_stride_bytes == 2 * MiB
+
+
+def test_shards_divide_the_heads_and_not_the_block() -> None:
+    sharded = replace(LLAMA_3_8B, groups=(LayerGroup(32, 2, 128),), shards=4)
+    assert sharded.part_bytes == 512 * KiB
+    assert sharded.block_bytes == LLAMA_3_8B.block_bytes
+
+
+@pytest.mark.parametrize(
+    ("group", "dtype", "token_bytes"),
+    [
+        (LayerGroup(61, 1, 576, planes=1), "bfloat16", 61 * 576 * 2),
+        (LayerGroup(80, 8, 128), "float8_e4m3fn", 80 * 2 * 8 * 128),
+        (LayerGroup(24, 4, 64, kind="sliding", window_tokens=128), "float32", 24 * 2 * 4 * 64 * 4),
+    ],
+    ids=["mla", "float8", "sliding"],
+)
+def test_bytes_of_a_token(group: LayerGroup, dtype: str, token_bytes: int) -> None:
+    layout = LayoutSpec("m", (group,), block_tokens=64, dtype=dtype)
+    assert layout.part_bytes == 64 * token_bytes
+
+
+def test_a_recurrent_state_does_not_grow_with_the_block() -> None:
+    groups = (LayerGroup(2, 8, 128), LayerGroup(6, kind="recurrent", state_bytes=1000))
+    small, large = (LayoutSpec("m", groups, block_tokens=tokens) for tokens in (16, 32))
+    attention = 2 * 2 * 16 * 8 * 128 * 2
+    assert small.part_bytes == attention + 6000
+    assert large.part_bytes == 2 * attention + 6000
+
+
+def test_parts_start_at_whole_pages() -> None:
+    layout = replace(opaque_layout("bytes", 3, 5), shards=2)
+    assert (layout.part_bytes, layout.part_stride_bytes, layout.block_bytes) == (15, 4096, 8192)
+
+
+OTHER_FIELDS: dict[str, Any] = {
+    "model": "Llama-3-8B-Instruct",
+    "groups": (LayerGroup(32, 8, 128, kind="sliding", window_tokens=4096),),
+    "block_tokens": 32,
+    "dtype": "float16",
+    "shards": 2,
+    "revision": "main",
+    "weights_digest": "sha256:0",
+    "order": "planes,heads,tokens,head_size",
+    "tenant": "blue",
+    "salt": "pepper",
+}
+
+
+def test_other_fields_are_all_fields() -> None:
+    assert set(OTHER_FIELDS) == set(LayoutSpec.__slots__)
+
+
+@pytest.mark.parametrize("field", OTHER_FIELDS)
+def test_every_field_changes_the_fingerprint(field: str) -> None:
+    other = replace(LLAMA_3_8B, **{field: OTHER_FIELDS[field]})
+    assert other.fingerprint != LLAMA_3_8B.fingerprint
+    [difference] = LLAMA_3_8B.differences(other)
+    assert difference.startswith(f"{field}: {getattr(LLAMA_3_8B, field)!r}, not ")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"layers": 31}, {"kv_heads": 4}, {"head_size": 64}, {"planes": 1}, {"window_tokens": 1}],
+)
+def test_every_field_of_a_group_changes_the_fingerprint(changed: dict[str, int]) -> None:
+    other = replace(LLAMA_3_8B, groups=(replace(LLAMA_3_8B.groups[0], **changed),))
+    assert other.fingerprint != LLAMA_3_8B.fingerprint
+
+
+def test_equal_layouts_share() -> None:
+    twin = LayoutSpec("Llama-3-8B", (LayerGroup(32, 8, 128),), block_tokens=16)
+    assert twin.fingerprint == LLAMA_3_8B.fingerprint == LLAMA_3_8B.root
+    assert twin.differences(LLAMA_3_8B) == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"model": ""}, "layout.model"),
+        ({"dtype": "float3"}, "layout.dtype"),
+        ({"block_tokens": 0}, "layout.block_tokens"),
+        ({"shards": 0}, "layout.shards"),
+        ({"shards": 65}, "layout.shards"),
+        ({"groups": ()}, "layout.groups"),
+        ({"groups": (LayerGroup(0, 8, 128),)}, "layout.groups"),
+        ({"groups": (LayerGroup(32, 8, 0),)}, "layout.groups"),
+        ({"groups": (LayerGroup(4, kind="recurrent"),)}, "layout.groups"),
+        ({"block_tokens": GiB}, "layout.block_bytes"),
+    ],
+)
+def test_what_no_layout_can_have_is_refused(changed: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        replace(LLAMA_3_8B, **changed)
+    assert caught.value.field == field
