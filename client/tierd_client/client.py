@@ -102,7 +102,7 @@ class Client:
         connection = self._need()
         try:
             reply: pb.StatusReply = connection.stream.stub.Status(pb.StatusRequest(), timeout=5)
-        except grpc.RpcError as error:
+        except (grpc.RpcError, ValueError) as error:  # ValueError: the channel is closed.
             raise DaemonUnreachable(self._address.target, "it does not answer") from error
         return reply
 

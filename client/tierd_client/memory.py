@@ -4,6 +4,7 @@ One connection to the descriptor socket stands for this process. It is closed on
 is mapped any more, for that is how the daemon learns that nobody writes to its slots.
 """
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -152,7 +153,8 @@ class DaemonMemory:
 
     def _ask(self, **want: Any) -> tuple[pb.DescriptorReply, int]:
         with self._lock:
-            self._socket.send(pb.DescriptorRequest(**want).SerializeToString())
+            with contextlib.suppress(BrokenPipeError):  # Whoever refuses us has said why.
+                self._socket.send(pb.DescriptorRequest(**want).SerializeToString())
             packet, descriptors, _, _ = socket.recv_fds(self._socket, _REPLY_BYTES_MAX, 1)
         reply = pb.DescriptorReply.FromString(packet)
         if reply.refused or not packet:

@@ -48,7 +48,7 @@ class Views:
         """Say whether everything read from the views until now is right."""
         connection = self._connection
         if connection is None:
-            return not self._slots
+            return not self._lease  # Without a lease there was nothing to read.
         return connection.memory is None or connection.memory.holds(self._fence, self._lease)
 
     def release(self) -> None:
@@ -197,7 +197,7 @@ class Reservation:
         call: Any = connection.stream.stub.Write
         try:
             return int(call(self._chunks(connection.session, lease)).blocks)
-        except grpc.RpcError:
+        except (grpc.RpcError, ValueError):  # ValueError: the channel is closed.
             return 0
 
     def _chunks(self, session: int, lease: int) -> Iterator[pb.WriteChunk]:

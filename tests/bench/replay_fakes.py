@@ -7,10 +7,10 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from tierd_client import Fetched, RouteUse
 
 from tierd.core.errors import LeaseExpired
 from tierd.core.keys import BlockKey
+from tierd_client import Fetched, RouteUse
 
 
 class FakeGrant:

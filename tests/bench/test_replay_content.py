@@ -15,7 +15,7 @@ SIZES = [1, 16, 24, 1000, PAGE_BYTES, PAGE_BYTES + 1, 3 * PAGE_BYTES + 17, 64 * 
 
 def blocks_of(keys: list[BlockKey], size: int) -> NDArray[np.uint8]:
     blocks = np.zeros((len(keys), size), np.uint8)
-    BlockContent(size).fill([memoryview(block) for block in blocks], keys)
+    BlockContent(size).fill([block.data for block in blocks], keys)
     return blocks
 
 

@@ -45,10 +45,10 @@ class ScriptedDaemon:
         return reply
 
 
-def status(boot: bytes = b"1", **counts: int) -> pb.StatusReply:
+def status(boot: bytes = b"1", evictions: int = 0) -> pb.StatusReply:
     tiers = [
         pb.TierStatus(name="device", medium="emulated", bytes_max=50, bytes_used=10),
-        pb.TierStatus(name="disk", bytes_max=100, bytes_used=20, **counts),
+        pb.TierStatus(name="disk", bytes_max=100, bytes_used=20, evictions=evictions),
     ]
     return pb.StatusReply(boot=boot, tiers=tiers)
 

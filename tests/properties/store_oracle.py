@@ -251,19 +251,22 @@ class Oracle:
 
     def _granted(self, place: Place, key: BlockKey, part: int) -> Content:
         there = self.contents.get(place)
-        if there and there.key == key and there.parts_missing and not there.aborted:
+        if there and there.key == key and self._is_open(there):
             assert part not in there.granted
             return there
         self._check_unused(place)
+        for content in self.contents.values():
+            assert content.key != key or not self._is_open(content), "two writers of one block"
         layout = self.store.catalog.namespaces[place[1]].layout
-        for other in self.contents.values():
-            if other.key == key and other.parts_missing and not other.aborted:
-                assert not other.writers, "two writers of one block"
-                over_ns = other.last_seal_ns + self.store.config.write_lease_ns
-                assert self.now_ns >= over_ns, "the other parts had no time to come"
-                other.aborted = True
         self.contents[place] = Content(key, set(range(layout.shards)))
         return self.contents[place]
+
+    def _is_open(self, content: Content) -> bool:
+        """Say whether parts of a block may still come."""
+        if content.aborted or not content.parts_missing:
+            return False
+        over_ns = content.last_seal_ns + self.store.config.write_lease_ns
+        return bool(content.writers) or self.now_ns < over_ns
 
     def _note_seal(self) -> None:
         assert self._sealing is not None
@@ -367,6 +370,9 @@ class Oracle:
             wakeup_ns = self.store.next_wakeup_ns()
             assert wakeup_ns is not None
             assert wakeup_ns <= event.wait_until_ns
+            if isinstance(event, ev.Fetch):
+                written = {c.key for c in self.contents.values() if self._is_open(c)}
+                assert written & set(event.keys), ("waits for nobody", event)
 
     # ---- what clients do
 

@@ -79,7 +79,9 @@ def test_a_key_stands_for_all_that_came_before() -> None:
 
 def test_roots_keep_chains_apart() -> None:
     other = LayoutSpec("meta-llama/Llama-3.1-8B", LLAMA.groups, block_tokens=16, tenant="blue")
-    assert not set(chain_keys(LLAMA.root, range(64), 16)) & set(chain_keys(other.root, range(64), 16))
+    assert not set(chain_keys(LLAMA.root, range(64), 16)) & set(
+        chain_keys(other.root, range(64), 16)
+    )
 
 
 def test_keys_travel_as_one_string() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tierd.cli.bench import bench
 from tierd.cli.config import config
 from tierd.cli.console import out
 from tierd.cli.replay import replay
@@ -28,6 +29,7 @@ app.command()(config)
 app.command()(status)
 app.command()(top)
 app.command()(replay)
+app.command()(bench)
 app.add_typer(trace)
 
 

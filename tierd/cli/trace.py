@@ -83,6 +83,7 @@ def generate(
 
 def _report(made: Any, workload: Any) -> None:
     from rich.table import Table
+
     from tierd_bench.traces import summarize
 
     summary = summarize(made)

@@ -136,7 +136,7 @@ class LayoutSpec:
 
     def differences(self, other: "LayoutSpec") -> tuple[str, ...]:
         """Return `field: ours, not theirs` for every field in which the layouts differ."""
-        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in _given(self))
         return tuple(
             f"{name}: {ours!r}, not {theirs!r}" for name, ours, theirs in pairs if ours != theirs
         )

@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -66,6 +67,7 @@ class DescriptorSocket:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         path.unlink(missing_ok=True)
         self._socket.bind(str(path))
+        path.chmod(0o666 if uids else 0o600)
         self._socket.listen(64)
         asyncio.get_running_loop().add_reader(self._socket, self._accept)
 
@@ -95,8 +97,7 @@ class DescriptorSocket:
         if uid not in self._uids or len(self._by_token) >= _CONNECTIONS_MAX:
             why = f"user {uid} is not admitted; add it to tenancy.allowed_uids"
             log.warning("refused process %d: %s", pid, why)
-            connection.send(pb.DescriptorReply(refused=why).SerializeToString())
-            connection.close()
+            _turn_away(connection, why)
             return
         owner = Owner(next(self._numbers), pid, connection, _pidfd(pid))
         self._by_token[owner.token] = owner
@@ -147,6 +148,15 @@ class DescriptorSocket:
             loop.remove_reader(owner.pidfd)
             os.close(owner.pidfd)
         self._store.owner_gone(owner)
+
+
+def _turn_away(connection: socket.socket, why: str) -> None:
+    """Say why, and close. What the peer has sent is taken first: unread, it would reset all."""
+    with connection, suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
+        while connection.recv(_REQUEST_BYTES_MAX):
+            pass
+        connection.send(pb.DescriptorReply(refused=why).SerializeToString())
 
 
 def _pidfd(pid: int) -> int | None:

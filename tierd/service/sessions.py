@@ -188,7 +188,7 @@ class Sessions(TierdServicer):
     def _take(self, session: ClientStream, reader: EventReader, message: pb.ClientMessage) -> None:
         for lease in message.released:
             self._shell.feed(ev.Release(session.number, lease))
-        if message.WhichOneof("body") is None:
+        if message.WhichOneof("body") is None and not message.request:
             return
         if message.HasField("ping"):
             session.send(pb.ServerMessage(request=message.request, pong=message.ping))

@@ -6,18 +6,17 @@ from functools import partial
 from statistics import median
 from typing import Final
 
-from tierd_client import BlockKey
-
-from tierd_bench.bench.rows import Budget, Row
+from tierd_bench.bench.rows import Figures
 from tierd_bench.bench.stage import NotMeasured, Stage
 from tierd_bench.bench.timing import cpu_ns, seconds, take_turns
+from tierd_client import BlockKey
 
 _MS: Final = 1000
 _NS_PER_MS: Final = 1_000_000
 _PING: Final = "round trip of an empty message on the open stream"
 
 
-def fetch_views(stage: Stage, name: str, budget: Budget) -> Row:
+def fetch_views(stage: Stage) -> Figures:
     """Return the time until every view of a long chain is in hand."""
     [chain] = stage.held(1, stage.sizes.views)
 
@@ -25,10 +24,10 @@ def fetch_views(stage: Stage, name: str, budget: Budget) -> Row:
         return _MS * median(_views_s(stage, chain) for _ in range(stage.sizes.calls))
 
     values, limits = take_turns(stage.sizes.host_runs, stage.tell, view, _ping_ms(stage))
-    return Row(name, "ms", values, limits, _PING, budget, f"{len(chain)} blocks")
+    return Figures("ms", values, limits, _PING, f"{len(chain)} blocks")
 
 
-def match(stage: Stage, name: str, blocks: int) -> Row:
+def match(stage: Stage, blocks: int) -> Figures:
     """Return the time of matching a chain that is held whole."""
     [chain] = stage.held(1, blocks)
     call = partial(_match, stage, chain)
@@ -37,10 +36,10 @@ def match(stage: Stage, name: str, blocks: int) -> Row:
         return _MS * median(seconds(call) for _ in range(stage.sizes.calls))
 
     values, limits = take_turns(stage.sizes.host_runs, stage.tell, matching, _ping_ms(stage))
-    return Row(name, "ms", values, limits, _PING, note=f"{blocks} keys, all held")
+    return Figures("ms", values, limits, _PING, note=f"{blocks} keys, all held")
 
 
-def match_inside(stage: Stage, name: str, blocks: int, budget: Budget) -> Row:
+def match_inside(stage: Stage, blocks: int) -> Figures:
     """Return the daemon's processor time for a match, less that for an empty message."""
     [chain] = stage.held(1, blocks)
     matching = partial(_daemon_ms, stage, partial(_match, stage, chain))
@@ -49,7 +48,7 @@ def match_inside(stage: Stage, name: str, blocks: int, budget: Budget) -> Row:
     values = tuple(whole - ping for whole, ping in zip(both, pings, strict=True))
     what = "the daemon's processor time for an empty message"
     note = f"{blocks} keys: message, decision and answer, without the empty message's share"
-    return Row(name, "ms", values, pings, what, budget, note)
+    return Figures("ms", values, pings, what, note)
 
 
 def _match(stage: Stage, chain: Sequence[BlockKey]) -> None:

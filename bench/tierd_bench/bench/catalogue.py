@@ -1,85 +1,113 @@
-"""Every row by name: which scene it needs, and its budget."""
+"""Every row by name: the scene that it needs, and its budget."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from tierd.core.units import GiB, KiB, MiB
+from tierd.core.units import KiB, MiB, round_up
 from tierd_bench.bench.calls import fetch_views, match, match_inside
 from tierd_bench.bench.disk import disk_read, disk_write
 from tierd_bench.bench.host import fetch_cpu, fetch_one, fetch_rate, publish_rate
-from tierd_bench.bench.rows import Bound, Budget, BudgetOf, Row
+from tierd_bench.bench.rows import Bound, Budget, BudgetOf, Figures
 from tierd_bench.bench.sizes import Sizes
 from tierd_bench.bench.stage import Scene, Stage
+
+_MATCH_BLOCK_BYTES: Final = 4 * KiB
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How a row is made. Measures with equal scenes that follow one another share a daemon."""
+    """How a row is made. Neighbours with equal scenes share a daemon. `runs` is for progress."""
 
     name: str
     scene: Scene
     runs: int
-    measure: Callable[[Stage], Row]
+    measure: Callable[[Stage], Figures]
+    budget: Budget | None = None
 
 
 def catalogue(sizes: Sizes) -> list[Measure]:
     """Return every measure there is, in the order in which they run."""
+    return [*_large_blocks(sizes), *_small_blocks(sizes), *_matching(sizes), *_disk(sizes)]
+
+
+def chosen(measures: Sequence[Measure], wanted: str) -> list[Measure]:
+    """Return the measure of that name, or else all whose names begin with it."""
+    exact = [measure for measure in measures if measure.name == wanted]
+    return exact or [measure for measure in measures if measure.name.startswith(wanted)]
+
+
+def _large_blocks(sizes: Sizes) -> list[Measure]:
+    scene = _host_scene(2 * MiB, sizes)
+    runs = sizes.host_runs
     return [
-        *_host("2MiB", 2 * MiB, sizes, _LARGE),
-        *_host("256KiB", 256 * KiB, sizes, _SMALL),
-        *_calls(sizes),
-        *_disk(sizes),
+        Measure("fetch_host_2MiB", scene, runs, _batch(sizes), _at_least(0.9)),
+        Measure("fetch_host_2MiB_x16", scene, runs, _few(sizes), _at_least(0.75)),
+        Measure("fetch_host_2MiB_x1", scene, runs, fetch_one, _at_most(2)),
+        Measure("fetch_host_2MiB_cpu", scene, runs, fetch_cpu, _value_at_most(0.12)),
+        Measure("fetch_views_512", scene, runs, fetch_views, _at_most(3)),
+        Measure("publish_2MiB", scene, runs, publish_rate, _at_least(0.8)),
     ]
 
 
-def chosen(measures: Sequence[Measure], names: Sequence[str]) -> list[Measure]:
-    """Return those that one of `names` names, or begins; all, if there are none."""
-    if not names:
-        return list(measures)
-    exact = {measure.name for measure in measures}
-    return [m for m in measures if any(_names(name, m.name, exact) for name in names)]
-
-
-@dataclass(frozen=True, slots=True)
-class _HostBudgets:
-    batch: Budget
-    few: Budget | None
-    one: Budget | None
-    publish: Budget | None
-
-
-_LARGE: Final = _HostBudgets(
-    Budget(Bound.LEAST, 0.9),
-    Budget(Bound.LEAST, 0.75),
-    Budget(Bound.MOST, 2),
-    Budget(Bound.LEAST, 0.8),
-)
-_SMALL: Final = _HostBudgets(Budget(Bound.LEAST, 0.8), None, None, None)
-_CPU: Final = Budget(Bound.MOST, 0.12, BudgetOf.VALUE)
-_VIEWS: Final = Budget(Bound.MOST, 3)
-_INSIDE: Final = Budget(Bound.MOST, 0.3, BudgetOf.VALUE)
-_DISK_READ: Final = Budget(Bound.LEAST, 0.9)
-_DISK_WRITE: Final = Budget(Bound.LEAST, 0.85)
-
-
-def _host(label: str, block_bytes: int, sizes: Sizes, budgets: _HostBudgets) -> list[Measure]:
-    scene = Scene(block_bytes, _HOST_BATCHES * sizes.batch * block_bytes)
-    fetch, runs = f"fetch_host_{label}", sizes.host_runs
-    few, several = sizes.few, max(1, sizes.batch // sizes.few)
-    whole = partial(fetch_rate, name=fetch, blocks=sizes.batch, chains=1, budget=budgets.batch)
-    some = partial(
-        fetch_rate, name=f"{fetch}_x16", blocks=few, chains=several, budget=budgets.few
-    )
-    one = partial(fetch_one, name=f"{fetch}_x1", budget=budgets.one)
-    publish = partial(publish_rate, name=f"publish_{label}", budget=budgets.publish)
-    measures = [
-        Measure(fetch, scene, runs, whole),
-        Measure(f"{fetch}_x16", scene, runs, some),
-        Measure(f"{fetch}_x1", scene, runs, one),
+def _small_blocks(sizes: Sizes) -> list[Measure]:
+    scene = _host_scene(256 * KiB, sizes)
+    runs = sizes.host_runs
+    return [
+        Measure("fetch_host_256KiB", scene, runs, _batch(sizes), _at_least(0.8)),
+        Measure("fetch_host_256KiB_x16", scene, runs, _few(sizes)),
+        Measure("fetch_host_256KiB_x1", scene, runs, fetch_one),
+        Measure("publish_256KiB", scene, runs, publish_rate),
     ]
-    if budgets is _LARGE:
-        cpu = partial(fetch_cpu, name=f"{fetch}_cpu", budget=_CPU)
-        views = partial(fetch_views, name="fetch_views_512", budget=_VIEWS)
-    return [*measures, Measure(f"publish_{label}", scene, runs, publish)]
+
+
+def _matching(sizes: Sizes) -> list[Measure]:
+    blocks = sizes.match + sizes.match_long
+    scene = Scene(_MATCH_BLOCK_BYTES, round_up(2 * blocks * _MATCH_BLOCK_BYTES, MiB))
+    runs = sizes.host_runs
+    some, many = partial(match, blocks=sizes.match), partial(match, blocks=sizes.match_long)
+    inside = partial(match_inside, blocks=sizes.match)
+    return [
+        Measure("match_512", scene, runs, some),
+        Measure("match_512_inside", scene, runs, inside, _value_at_most(0.3)),
+        Measure("match_6250", scene, runs, many),
+    ]
+
+
+def _disk(sizes: Sizes) -> list[Measure]:
+    chain_bytes = sizes.disk_chain * 2 * MiB
+    # The host holds less than half of the chains, the disk all of them and those underway.
+    host_bytes = (sizes.disk_chains - 1) * chain_bytes // 2
+    scene = Scene(2 * MiB, host_bytes, (sizes.disk_chains + 2) * chain_bytes)
+    runs = sizes.disk_runs
+    return [
+        Measure("disk_read_2MiB", scene, runs, disk_read, _at_least(0.9)),
+        Measure("disk_write_2MiB", scene, runs, disk_write, _at_least(0.85)),
+    ]
+
+
+def _host_scene(block_bytes: int, sizes: Sizes) -> Scene:
+    # One long chain, one batch in short chains, some single blocks; eviction never comes near.
+    blocks = 3 * max(sizes.views, sizes.batch)
+    return Scene(block_bytes, blocks * block_bytes)
+
+
+def _batch(sizes: Sizes) -> Callable[[Stage], Figures]:
+    return partial(fetch_rate, blocks=sizes.batch, chains=1)
+
+
+def _few(sizes: Sizes) -> Callable[[Stage], Figures]:
+    return partial(fetch_rate, blocks=sizes.few, chains=sizes.batch // sizes.few)
+
+
+def _at_least(ratio: float) -> Budget:
+    return Budget(Bound.LEAST, ratio)
+
+
+def _at_most(ratio: float) -> Budget:
+    return Budget(Bound.MOST, ratio)
+
+
+def _value_at_most(value: float) -> Budget:
+    return Budget(Bound.MOST, value, BudgetOf.VALUE)

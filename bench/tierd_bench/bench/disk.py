@@ -5,12 +5,11 @@ from collections.abc import Callable
 from itertools import cycle
 from typing import Final
 
-from tierd_proto.v1 import tierd_pb2 as pb
-
 from tierd_bench.bench.disk_limits import Direction, DiskLimit, disk_limit
-from tierd_bench.bench.rows import Budget, Row
+from tierd_bench.bench.rows import Figures
 from tierd_bench.bench.stage import NotMeasured, Stage
 from tierd_bench.bench.timing import take_turns
+from tierd_proto.v1 import tierd_pb2 as pb
 
 GB: Final = 1_000_000_000
 _LOOK_S: Final = 0.002
@@ -20,7 +19,7 @@ _LIMIT_CHAINS: Final = 2
 """The file that the limit is measured on is as long as so many chains."""
 
 
-def disk_read(stage: Stage, name: str, budget: Budget) -> Row:
+def disk_read(stage: Stage) -> Figures:
     """Return GB/s of fetching chains that are on the disk only, each block verified.
 
     There are more chains than the host tier can hold, and they are fetched in a circle: each
@@ -50,10 +49,10 @@ def disk_read(stage: Stage, name: str, budget: Budget) -> Row:
         limit = _rate(bar, "read")
         values, limits = take_turns(sizes.disk_runs, stage.tell, read, limit)
     note = f"{len(target)} blocks a fetch, by {', '.join(sorted(ways))}"
-    return Row(name, "GB/s", values, limits, bar.what, budget, note)
+    return Figures("GB/s", values, limits, bar.what, note)
 
 
-def disk_write(stage: Stage, name: str, budget: Budget) -> Row:
+def disk_write(stage: Stage) -> Figures:
     """Return GB/s at which sealed blocks become durable, in the background.
 
     The disk tier was filled before, so that segments are overwritten, as they are in use.
@@ -79,7 +78,7 @@ def disk_write(stage: Stage, name: str, budget: Budget) -> Row:
         limit = _rate(bar, "write")
         values, limits = take_turns(stage.sizes.disk_runs, stage.tell, write, limit)
     note = f"{blocks} blocks, from the seal until the index has the last"
-    return Row(name, "GB/s", values, limits, bar.what, budget, note)
+    return Figures("GB/s", values, limits, bar.what, note)
 
 
 def _rate(limit: DiskLimit, direction: Direction) -> Callable[[], float]:

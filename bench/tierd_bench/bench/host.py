@@ -8,12 +8,11 @@ from functools import partial
 from statistics import median
 from typing import Final
 
-from tierd_client import BlockKey
-
 from tierd_bench.bench.limits import Blocks, addresses, copy_loop
-from tierd_bench.bench.rows import Budget, Row
+from tierd_bench.bench.rows import Figures
 from tierd_bench.bench.stage import NotMeasured, Stage
 from tierd_bench.bench.timing import NS_PER_S, cpu_ns, seconds, take_turns
+from tierd_client import BlockKey
 
 GB: Final = 1_000_000_000
 _MS: Final = 1000
@@ -56,7 +55,7 @@ def fetching(stage: Stage, chains: int, blocks: int) -> Iterator[Fetching]:
             stage.check(chain, into)
 
 
-def fetch_rate(stage: Stage, name: str, blocks: int, chains: int, budget: Budget | None) -> Row:
+def fetch_rate(stage: Stage, blocks: int, chains: int) -> Figures:
     """Return GB/s of fetching chains of so many blocks, one after another."""
     with fetching(stage, chains, blocks) as work:
         rounds = _rounds(stage, work.total_bytes)
@@ -70,10 +69,10 @@ def fetch_rate(stage: Stage, name: str, blocks: int, chains: int, budget: Budget
 
         calls = _fetches(stage, work)
         values, limits = take_turns(stage.sizes.host_runs, stage.tell, fetch, copy)
-    return Row(name, "GB/s", values, limits, _MEMCPY, budget, _shape(stage, blocks, chains))
+    return Figures("GB/s", values, limits, _MEMCPY, _shape(stage, blocks, chains))
 
 
-def fetch_one(stage: Stage, name: str, budget: Budget | None) -> Row:
+def fetch_one(stage: Stage) -> Figures:
     """Return the time of fetching a single block, beside its memcpy and a round trip."""
     chains = min(_SINGLES, stage.sizes.batch)
     with fetching(stage, chains, 1) as work:
@@ -94,10 +93,10 @@ def fetch_one(stage: Stage, name: str, budget: Budget | None) -> Row:
     what = "memcpy of the block + round trip of an empty message"
     twice = 2 * median(copies) + median(pings)
     note = f"memcpy {median(copies):.3f}, ping {median(pings):.3f}, 2 x memcpy + ping {twice:.3f}"
-    return Row(name, "ms", values, limits, what, budget, note)
+    return Figures("ms", values, limits, what, note)
 
 
-def fetch_cpu(stage: Stage, name: str, budget: Budget) -> Row:
+def fetch_cpu(stage: Stage) -> Figures:
     """Return the processor time of client and daemon that a GB costs."""
     with fetching(stage, 1, stage.sizes.batch) as work:
         rounds = _CPU_ROUNDS * _rounds(stage, work.total_bytes)
@@ -112,10 +111,10 @@ def fetch_cpu(stage: Stage, name: str, budget: Budget) -> Row:
             return _cpu_s(pids, work.copies, rounds) / size
 
         values, limits = take_turns(stage.sizes.host_runs, stage.tell, fetch, copy)
-    return Row(name, "CPU s/GB", values, limits, _MEMCPY, budget, "client and daemon together")
+    return Figures("CPU s/GB", values, limits, _MEMCPY, "client and daemon together")
 
 
-def publish_rate(stage: Stage, name: str, budget: Budget | None) -> Row:
+def publish_rate(stage: Stage) -> Figures:
     """Return GB/s of publishing fresh chains into a tier that is full.
 
     The tier was filled before, so that every page is there on both sides, and every publish
@@ -142,7 +141,7 @@ def publish_rate(stage: Stage, name: str, budget: Budget | None) -> Row:
     values, limits = take_turns(stage.sizes.host_runs, stage.tell, publish, copy)
     what = "memcpy loop into slots of the same memory"
     note = f"{blocks} blocks at a time, each evicting one"
-    return Row(name, "GB/s", values, limits, what, budget, note)
+    return Figures("GB/s", values, limits, what, note)
 
 
 def _fetches(stage: Stage, work: Fetching) -> list[Callable[[], object]]:

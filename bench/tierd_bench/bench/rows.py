@@ -34,34 +34,42 @@ class Budget:
         return found >= self.amount if self.bound is Bound.LEAST else found <= self.amount
 
     def __str__(self) -> str:
-        return f"{self.of.value} {self.bound.value} {self.amount:g}"
+        subject = "" if self.of is BudgetOf.RATIO else "value "
+        return f"{subject}{self.bound.value} {self.amount:g}"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One figure of tierd, and of the machine's limit, each with what every run gave.
+class Figures:
+    """What every run gave, for tierd and right after it for the machine's limit.
 
     Units: `values` and `limits` are in `unit`. `limit_what` says what the limit is, `note` what
-    else a reader needs. The limit of a run was measured right after its value.
+    else a reader needs.
     """
 
-    name: str
     unit: str
     values: tuple[float, ...]
     limits: tuple[float, ...]
     limit_what: str
-    budget: Budget | None = None
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of tierd with its limit and its budget."""
+
+    name: str
+    figures: Figures
+    budget: Budget | None
 
     @property
     def value(self) -> float:
         """The median of the runs."""
-        return median(self.values)
+        return median(self.figures.values)
 
     @property
     def limit(self) -> float:
         """The median of the limit's runs."""
-        return median(self.limits)
+        return median(self.figures.limits)
 
     @property
     def ratio(self) -> float:
@@ -75,19 +83,20 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         """Return the row as it is written to files."""
+        figures = self.figures
         return {
             "name": self.name,
             "value": _digits(self.value),
-            "unit": self.unit,
+            "unit": figures.unit,
             "limit": _digits(self.limit),
-            "limit_what": self.limit_what,
+            "limit_what": figures.limit_what,
             "ratio": _digits(self.ratio),
             "budget": str(self.budget) if self.budget else None,
             "met": self.met,
-            "runs": len(self.values),
-            "values": [_digits(value) for value in self.values],
-            "limits": [_digits(limit) for limit in self.limits],
-            "note": self.note,
+            "runs": len(figures.values),
+            "values": [_digits(value) for value in figures.values],
+            "limits": [_digits(limit) for limit in figures.limits],
+            "note": figures.note,
         }
 
 

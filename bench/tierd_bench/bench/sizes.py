@@ -15,7 +15,7 @@ class Sizes:
     """
 
     batch: int = 256
-    small_batch: int = 16
+    few: int = 16
     views: int = 512
     match: int = 512
     match_long: int = 6250
@@ -31,7 +31,7 @@ FULL: Final = Sizes()
 
 SMOKE: Final = Sizes(
     batch=8,
-    small_batch=2,
+    few=2,
     views=8,
     match=16,
     match_long=64,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from tierd_client import BlockKey, Client, Fetched, Namespace, connect, opaque_layout
 
 from tierd.core.errors import TierdError
 from tierd.core.units import PAGE_BYTES, MiB, round_up
@@ -17,6 +16,7 @@ from tierd_bench.bench.limits import Blocks
 from tierd_bench.bench.sizes import Sizes
 from tierd_bench.replay.content import BlockContent
 from tierd_bench.replay.embedded import embedded_daemon
+from tierd_client import BlockKey, Client, Fetched, Namespace, connect, opaque_layout
 
 BLOCK_TOKENS: Final = 16
 SEED: Final = 0
@@ -63,17 +63,16 @@ class Scene:
 class Stage:
     """A daemon with one namespace, for the rows that share a scene.
 
-    `directory` is on the disk under test; `tell` is to be called after each run.
+    `directory` is on the disk under test. `tell` is called by a measure after each of its runs,
+    and set for each.
     """
 
-    def __init__(
-        self, client: Client, scene: Scene, sizes: Sizes, directory: Path, tell: Callable[[], None]
-    ) -> None:
+    def __init__(self, client: Client, scene: Scene, sizes: Sizes, directory: Path) -> None:
         self.client: Final = client
         self.scene: Final = scene
         self.sizes: Final = sizes
         self.directory: Final = directory
-        self.tell: Final = tell
+        self.tell: Callable[[], None] = _nobody_listens
         self.daemon_pid: Final = client.status().pid
         layout = opaque_layout("bench", BLOCK_TOKENS, scene.block_bytes // BLOCK_TOKENS)
         self.namespace: Final[Namespace] = client.open(layout, "bench")
@@ -105,8 +104,7 @@ class Stage:
     def filled(self, chain: Sequence[BlockKey]) -> Blocks:
         """Return the bytes of a chain's blocks."""
         blocks = np.empty((len(chain), self.scene.block_bytes), np.uint8)
-        for block, key in zip(blocks, chain, strict=True):
-            self._content.fill(block, key)
+        self._content.fill([block.data for block in blocks], chain)
         return blocks
 
     def publish(self, chain: Sequence[BlockKey], blocks: Blocks) -> None:
@@ -137,15 +135,12 @@ class Stage:
         Raises:
             NotMeasured: it does not.
         """
-        for block, key in zip(found, chain, strict=True):
-            if page := self._content.corrupt_page(block, key):
-                raise NotMeasured(f"wrong bytes came: {page}")
+        if wrong := self._content.corrupt_pages(found, chain):
+            raise NotMeasured(f"wrong bytes came: {wrong[0]}")
 
 
 @contextmanager
-def set_stage(
-    scene: Scene, sizes: Sizes, directory: Path | None, tell: Callable[[], None]
-) -> Iterator[Stage]:
+def set_stage(scene: Scene, sizes: Sizes, directory: Path | None) -> Iterator[Stage]:
     """Start a daemon for a scene, with its files in a folder of their own in `directory`.
 
     Raises:
@@ -156,4 +151,8 @@ def set_stage(
         embedded_daemon(scene.settings(), Path(place) / "blocks") as daemon,
         connect(daemon.address) as client,
     ):
-        yield Stage(client, scene, sizes, Path(place), tell)
+        yield Stage(client, scene, sizes, Path(place))
+
+
+def _nobody_listens() -> None:
+    pass

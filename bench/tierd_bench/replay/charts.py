@@ -1,12 +1,12 @@
 """The charts of a replay's page. Each one has to be understood without the others."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from tierd.core.units import NS_PER_MS, NS_PER_S, format_bytes
@@ -28,8 +28,8 @@ COLOURS: Final = {
 """One colour a tier, wherever it appears; routes have that of the tier they start from."""
 
 _OTHER: Final = "#7b8794"
-_BINS_MAX: Final = 60
-_REQUESTS_A_BIN: Final = 4
+_POINTS_MAX: Final = 60
+_REQUESTS_A_POINT: Final = 4
 _CURVE_POINTS: Final = 400
 
 
@@ -53,22 +53,19 @@ def make_charts(report: Report, driven: Driven, sampler: Sampler) -> list[Chart]
 
 
 def _hit_rate(report: Report, driven: Driven) -> Chart:
-    bins = max(1, min(_BINS_MAX, len(driven.outcomes) // _REQUESTS_A_BIN))
-    width_s = max(report.wall_s, 1e-9) / bins
-    ends_s = np.array([outcome.end_ns / NS_PER_S for outcome in driven.outcomes], float)
-    place = np.minimum((ends_s / width_s).astype(int), bins - 1)
-    asked = _binned(place, [outcome.asked for outcome in driven.outcomes], bins)
-    at_s = (np.arange(bins) + 0.5) * width_s
+    outcomes = driven.outcomes
+    # Points of equally many requests: while nothing ends, there is nothing to say.
+    points = max(1, min(_POINTS_MAX, len(outcomes) // _REQUESTS_A_POINT))
+    groups = [group for group in _cut(outcomes, points) if sum(o.asked for o in group)]
+    at_s = [group[-1].end_ns / NS_PER_S for group in groups]
     figure = go.Figure()
     # The coldest tier lies at the bottom, so that the hot ones are what it is topped with.
     for tier in reversed(list(report.tokens_hit)):
-        hits = _binned(place, [o.hits.get(tier, 0) for o in driven.outcomes], bins)
-        if not hits.any():
+        if not report.tokens_hit[tier]:
             continue
-        share = np.divide(100 * hits, asked, out=np.zeros(bins), where=asked > 0)
         figure.add_scatter(
-            x=at_s.tolist(),
-            y=share.tolist(),
+            x=at_s,
+            y=[_share(group, tier) for group in groups],
             name=tier,
             stackgroup="tiers",
             mode="lines",
@@ -81,11 +78,22 @@ def _hit_rate(report: Report, driven: Driven) -> Chart:
     figure.update_yaxes(title="tokens asked (%)", range=[0, 100])
     figure.update_layout(hovermode="x unified")
     caption = (
-        f"Share of the tokens asked for in each {width_s:.3g} s that each tier served; the rest up "
-        "to 100 % was missed. The dotted line is what a cache that never evicts would hit over "
-        "the whole trace, starting empty."
+        "Share of the tokens asked for that each tier served; the rest up to 100 % was missed. "
+        f"Every point is of {len(outcomes) / points:.3g} requests. The dotted line is what a cache "
+        "that never evicts would hit over the whole trace, starting empty."
     )
     return Chart("Hit rate over time, by tier", caption, figure)
+
+
+def _cut(outcomes: Sequence[Outcome], count: int) -> list[Sequence[Outcome]]:
+    """Return `outcomes` in `count` runs of one length, give or take one."""
+    ends = [len(outcomes) * place // count for place in range(count + 1)]
+    return [outcomes[start:end] for start, end in pairwise(ends)]
+
+
+def _share(group: Sequence[Outcome], tier: str) -> float:
+    hit = sum(outcome.hits.get(tier, 0) for outcome in group)
+    return 100 * hit / sum(outcome.asked for outcome in group)
 
 
 def _add_infinite(figure: Any, report: Report) -> None:
@@ -189,12 +197,6 @@ def _occupancy(report: Report, sampler: Sampler) -> Chart:
         "namespaces together. Capacities are in the legend."
     )
     return Chart("How full the tiers are", caption, figure)
-
-
-def _binned(place: NDArray[np.int_], values: Iterable[int], bins: int) -> NDArray[np.float64]:
-    sums = np.zeros(bins)
-    np.add.at(sums, place, list(values))
-    return sums
 
 
 def _colour(name: str) -> str:

@@ -69,7 +69,7 @@ class BlockContent:
             if np.array_equal(given, wanted):
                 continue
             differs = given != wanted
-            for row in np.flatnonzero(differs.any(axis=1)):
+            for row in np.flatnonzero(differs.any(axis=1)).tolist():
                 page = int(differs[row].argmax()) // PAGE_BYTES
                 corrupt.append(CorruptPage(keys[at + row], page))
         return corrupt

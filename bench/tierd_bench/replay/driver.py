@@ -17,7 +17,7 @@ from tierd.core.keys import BlockKey, adopt_keys
 from tierd.core.layouts import LayoutSpec, opaque_layout
 from tierd.core.units import NS_PER_S
 from tierd_bench.replay.agenda import Agenda, Finished, Pace, Ready
-from tierd_bench.replay.outcomes import Outcome
+from tierd_bench.replay.outcomes import AWAY, Outcome
 from tierd_bench.replay.samples import Sampler
 from tierd_bench.replay.target import Target
 from tierd_bench.replay.user import Patience, User
@@ -25,6 +25,10 @@ from tierd_bench.traces import Trace
 
 _LOOK_S: Final = 0.05
 """How often progress is told and the sampler asked whether it is due."""
+
+_AWAY_S: Final = 0.1
+"""How long a user pauses when no daemon answered: a request that moves nothing takes no time, and
+a fast replay would be over before the daemon is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,8 @@ class Driver:
                 self._agenda.end(user, ready.index, outcome.end_ns)
                 self._note(outcome)
                 self._turn.notify_all()
+                if outcome.cut == AWAY:
+                    self._turn.wait_for(lambda: self._stopping, _AWAY_S)
 
     def _next(self, user: int) -> Ready | None:
         """Return what `user` replays next, when it is due; None at the end."""

@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from tierd_bench.replay.content import CorruptPage
+
+AWAY: Final = "daemon away"
+"""What the client says of a fetch that reached no daemon."""
 
 
 @dataclass(frozen=True, slots=True)

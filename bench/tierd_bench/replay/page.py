@@ -157,8 +157,12 @@ def _check_rows(report: Report) -> list[tuple[str, ...]]:
 
 def _pairs(values: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return what was given or chosen; options that were left out say nothing."""
-    given = ((name.replace("_", " "), value) for name, value in values.items())
+    given = ((_label(name), value) for name, value in values.items())
     return [(escape(name), escape(_plain(value))) for name, value in given if value]
+
+
+def _label(name: str) -> str:
+    return name.removesuffix("_s").replace("_", " ") + (" (s)" if name.endswith("_s") else "")
 
 
 def _plain(value: object) -> str:

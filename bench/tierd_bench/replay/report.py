@@ -10,7 +10,7 @@ import numpy as np
 from tierd.core.units import NS_PER_MS, NS_PER_S
 from tierd_bench.replay.driver import Driven
 from tierd_bench.replay.machine import Machine
-from tierd_bench.replay.outcomes import Outcome, RouteShare
+from tierd_bench.replay.outcomes import AWAY, Outcome, RouteShare
 from tierd_bench.replay.samples import Sampler
 from tierd_bench.replay.user import PUBLISH
 from tierd_bench.traces import Trace
@@ -178,8 +178,11 @@ def latency(times_ns: Sequence[int]) -> Latency:
 
 
 def fetch_times_ns(outcomes: Iterable[Outcome]) -> list[int]:
-    """Return how long each fetch took; requests that are shorter than a block make none."""
-    return [outcome.fetch_ns for outcome in outcomes if outcome.fetch_ns]
+    """Return how long each fetch took that reached the daemon.
+
+    Requests that are shorter than a block make none.
+    """
+    return [o.fetch_ns for o in outcomes if o.fetch_ns and o.cut != AWAY]
 
 
 def publish_times_ns(outcomes: Iterable[Outcome]) -> list[int]:
@@ -217,8 +220,8 @@ def _notes(driven: Driven, sampler: Sampler, setting: Setting) -> Iterable[str]:
         )
     if sampler.gaps:
         yield (
-            f"The daemon went away {sampler.gaps} times: requests missed meanwhile, and what it "
-            "counted since the last sample before is not in evictions and written bytes."
+            f"Times that the daemon went away: {sampler.gaps}. Requests missed meanwhile, and what "
+            "it counted after the last sample before is not in evictions and written bytes."
         )
     if driven.interrupted:
         yield "Interrupted: the figures are of the requests that had ended by then."
