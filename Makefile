@@ -46,7 +46,8 @@ proto: .venv-proto/.installed
 	$(PROTOC) -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto $(PROTOS)
 
 demo: .venv/.installed
-	$(BIN)/tierd replay bench/traces/agent-demo.jsonl.gz --embedded \
+	$(BIN)/tierd replay bench/traces/agent-demo.jsonl.gz --embedded --bytes-per-token 16KiB \
+		--device 64MiB --host 192MiB --disk 2GiB \
 		--html demo-report.html --json demo-report.json
 
 bench: .venv/.installed

@@ -6,14 +6,19 @@ sequence of buffers, one a block. Tensors in GPU memory are copied by torch.
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from typing import Any, Final
 
 import numpy as np
 
 from tierd.core.errors import InvalidRequest
+from tierd.core.units import PAGE_BYTES, round_up
 
-_COPY_BYTES_MAX: Final = 64 << 20
-"""At most so much in one memmove, so that a deadline is looked at in between."""
+_SHARED_BYTES_MIN: Final = 8 << 20
+"""Copies of more are made by two threads: one core alone does not use up the memory's rate."""
+
+Copy = tuple[int, int, int]
+"""Target address, source address, bytes."""
 
 _libc = ctypes.CDLL(None)
 _libc.memmove.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -50,6 +55,21 @@ class Buffers:
         """Return where a block starts, in CPU memory."""
         return self._addresses[index]
 
+    def copies_from(self, first: int, source: int, stride: int, count: int) -> list[Copy]:
+        """Return the copies into blocks `first`, ... from slots `stride` bytes apart."""
+        if self.contiguous:
+            target, strides = self.address(first), (self.part_bytes, stride)
+            return strided(target, source, self.part_bytes, count, strides)
+        return [
+            (self.address(first + index), source + index * stride, self.part_bytes)
+            for index in range(count)
+        ]
+
+    def copies_to(self, first: int, target: int, stride: int, count: int) -> list[Copy]:
+        """Return the copies from blocks `first`, ... to slots `stride` bytes apart."""
+        turned = self.copies_from(first, target, stride, count)
+        return [(there, here, length) for here, there, length in turned]
+
     def view(self, index: int) -> memoryview:
         """Return a block's bytes as a writable view."""
         array = (ctypes.c_char * self.part_bytes).from_address(self._addresses[index])
@@ -79,8 +99,30 @@ class Buffers:
 
 def copy(target: int, source: int, length: int) -> None:
     """Copy `length` bytes between two addresses, without the interpreter's lock."""
-    for at in range(0, length, _COPY_BYTES_MAX):
-        _libc.memmove(target + at, source + at, min(_COPY_BYTES_MAX, length - at))
+    _libc.memmove(target, source, length)
+
+
+def copy_all(copies: Sequence[Copy], helper: Executor | None) -> None:
+    """Make every copy, half of the bytes in a thread of `helper` if there are many."""
+    total = sum(length for _, _, length in copies)
+    if helper is None or total < _SHARED_BYTES_MIN:
+        _copy_each(copies)
+        return
+    mine, others = _halves(copies, round_up(total // 2, PAGE_BYTES))
+    future = helper.submit(_copy_each, others)
+    _copy_each(mine)
+    future.result()
+
+
+def strided(
+    target: int, source: int, size: int, count: int, strides: tuple[int, int]
+) -> list[Copy]:
+    """Return the copies of `count` pieces of `size` bytes, one if both sides are contiguous."""
+    if strides == (size, size):
+        return [(target, source, count * size)]
+    return [
+        (target + index * strides[0], source + index * strides[1], size) for index in range(count)
+    ]
 
 
 def runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -96,6 +138,25 @@ def runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = previous = index
     if first is not None and previous is not None:
         yield first, previous - first + 1
+
+
+def _copy_each(copies: Sequence[Copy]) -> None:
+    for target, source, length in copies:
+        _libc.memmove(target, source, length)
+
+
+def _halves(copies: Sequence[Copy], wanted: int) -> tuple[list[Copy], list[Copy]]:
+    """Split `copies` so that the first part has `wanted` bytes."""
+    first: list[Copy] = []
+    for index, (target, source, length) in enumerate(copies):
+        if length < wanted:
+            first.append((target, source, length))
+            wanted -= length
+            continue
+        first.append((target, source, wanted))
+        rest = (target + wanted, source + wanted, length - wanted)
+        return first, [rest, *copies[index + 1 :]]
+    return first, []
 
 
 def _check_size(found: int, wanted: int) -> None:

@@ -57,7 +57,7 @@ class Client:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._connection: Connection | None = None
-        self._reconnecting = False
+        self._reconnecting = True  # Until there is a first connection, it is tried for here.
         self._start_threads()
         until_s = time.monotonic() + wait_s
         while self._connection is None:
@@ -65,8 +65,10 @@ class Client:
                 self._connection = Connection(address, self._name, self._lost)
             except DaemonUnreachable:
                 if time.monotonic() >= until_s:
+                    self.close()
                     raise
                 self._closed.wait(_RETRY_S_MIN)
+        self._reconnecting = False
         _clients.add(self)
 
     @property
@@ -125,7 +127,7 @@ class Client:
         if connection is not None:
             connection.close()
         self._background.shutdown(wait=False)
-        self._readers.shutdown(wait=False)
+        self._helpers.shutdown(wait=False)
 
     def __enter__(self) -> Self:
         return self
@@ -151,7 +153,7 @@ class Client:
         """Return what brings blocks of a namespace over."""
         if connection.memory is None:
             return RemoteLoader(connection, layout)
-        return LocalLoader(connection, opened, layout, self._background, self._readers)
+        return LocalLoader(connection, opened, layout, self._background, self._helpers)
 
     # ---- reaching the daemon again
 
@@ -195,11 +197,11 @@ class Client:
 
     def _start_threads(self) -> None:
         self._background = ThreadPoolExecutor(1, thread_name_prefix="tierd-map")
-        self._readers = ThreadPoolExecutor(4, thread_name_prefix="tierd-direct")
+        self._helpers = ThreadPoolExecutor(4, thread_name_prefix="tierd-helper")
 
     def forget_parent(self) -> None:
         """In a forked child: leave everything to the parent, and start anew."""
-        _left_by_parent.append((self._connection, self._background, self._readers))
+        _left_by_parent.append((self._connection, self._background, self._helpers))
         self._lock = threading.Lock()
         self._connection = None
         self._reconnecting = False

@@ -80,9 +80,9 @@ class Connection:
         self._namespaces: dict[tuple[str, bytes], Opened] = {}
         self._landings: OrderedDict[int, Landing] = OrderedDict()
         self._lock = threading.Lock()
+        self._on_closed = on_closed
         self.memory = _memory(address)
         self.stream = SessionStream(address.target, self._on_reply, self._stream_closed)
-        self._on_closed = on_closed
         admission = self.memory.admission if self.memory else b""
         hello = pb.Hello(protocol=PROTOCOL, client=name, admission=admission)
         try:
@@ -117,6 +117,7 @@ class Connection:
         body = pb.Open(name=name, layout=layout_to_wire(layout))
         reply = self.stream.ask(open=body).result(timeout_s).open
         opened = Opened(reply.namespace, tuple(reply.region_slots))
+        self._map(opened)
         with self._lock:
             return self._namespaces.setdefault(key, opened)
 
@@ -153,6 +154,22 @@ class Connection:
         self.stream.close()
         if self.memory:
             self.memory.close()
+
+    def _map(self, opened: Opened) -> None:
+        """Map a namespace's slots now, so that no fetch has to ask for them.
+
+        Raises:
+            StreamClosed: the daemon does not hand them over. The session is ended.
+        """
+        if self.memory is None:
+            return
+        try:
+            for tier, (mapped, medium) in enumerate(zip(self.mapped, self.mediums, strict=True)):
+                if mapped and medium != "cuda":
+                    self.memory.arena(opened.number, tier)
+        except (OSError, Refused) as error:
+            self.stream.close()
+            raise StreamClosed from error
 
     def _on_reply(self, message: pb.ServerMessage) -> None:
         # In the reader thread: a lease is known before its first block can land.

@@ -29,6 +29,6 @@ class CudaArena:
 
 def _open(handle: bytes) -> torch.Tensor:
     parts: list[Any] = [b64decode(p) if isinstance(p, str) else p for p in json.loads(handle)]
-    storage: Any = torch.UntypedStorage._new_shared_cuda(*parts) # noqa: SLF001
+    storage: Any = torch.UntypedStorage._new_shared_cuda(*parts)  # noqa: SLF001
     device = torch.device("cuda", parts[0])
     return torch.tensor([], dtype=torch.uint8, device=device).set_(storage)

@@ -21,7 +21,7 @@ from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
 from tierd.core.slots import check_header, check_part
 from tierd.core.units import PAGE_BYTES
-from tierd_client.buffers import Buffers, copy
+from tierd_client.buffers import Buffers, copy, copy_all
 from tierd_client.connection import Connection, Opened
 from tierd_client.memory import Refused
 from tierd_client.placement import PlacedRun
@@ -98,7 +98,7 @@ class LocalLoader:
         opened: Opened,
         layout: LayoutSpec,
         background: ThreadPoolExecutor,
-        readers: ThreadPoolExecutor,
+        helpers: ThreadPoolExecutor,
     ) -> None:
         assert connection.memory is not None
         self._connection = connection
@@ -106,7 +106,7 @@ class LocalLoader:
         self._opened = opened
         self._layout = layout
         self._background = background
-        self._readers = readers
+        self.helpers = helpers
 
     def route(self, tier: int, *, staged: bool) -> str:
         """Return the name of the route that a run takes, for statistics."""
@@ -141,12 +141,8 @@ class LocalLoader:
         layout = self._layout
         stride = arena.slot_bytes
         start = arena.address + run.slot * stride + leased.part * layout.part_stride_bytes
-        if buffers.contiguous and buffers.part_bytes == stride:
-            copy(buffers.address(run.first), start, run.count * stride)
-        else:
-            size = buffers.part_bytes
-            for index in range(run.count):
-                copy(buffers.address(run.first + index), start + index * stride, size)
+        copies = buffers.copies_from(run.first, start, stride, run.count)
+        copy_all(copies, self.helpers)
         return run.count if self.holds(leased) else 0
 
     def load_direct(
@@ -161,7 +157,7 @@ class LocalLoader:
             target = buffers.address(index)
             return index if self._read_slot(run.tier, slot, index, leased, target) else None
 
-        done = self._readers.map(load, range(run.first, run.first + run.count))
+        done = self.helpers.map(load, range(run.first, run.first + run.count))
         return [index for index in done if index is not None]
 
     def _read_slot(self, tier: int, slot: int, index: int, leased: Leased, target: int) -> bool:

@@ -10,6 +10,7 @@ import mmap
 import os
 import socket
 import threading
+import weakref
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -79,7 +80,12 @@ class DaemonMemory:
 
     def __init__(self, path: str) -> None:
         self._lock = threading.Lock()
+        self._overdue = False
+        self._writers = 0
+        self._closed = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # For a writer that was dropped without a word.
+        weakref.finalize(self, self._socket.close).atexit = False
         try:
             self._socket.settimeout(_TIMEOUT_S)
             self._socket.connect(path + DESCRIPTOR_SUFFIX)
@@ -133,7 +139,10 @@ class DaemonMemory:
         reply, descriptor = self._ask(segment=segment)
         found = SegmentFile(descriptor, reply.slot_stride, reply.slot_header, reply.first_slot)
         with self._lock:
-            return self._segments.setdefault((namespace, tier, region), found)
+            kept = self._segments.setdefault((namespace, tier, region), found)
+        if kept is not found:
+            os.close(descriptor)  # Another thread was faster.
+        return kept
 
     def forget_segment(self, namespace: int, tier: int, region: int) -> None:
         """Close a segment whose file was replaced; the next use opens it anew."""
@@ -142,20 +151,47 @@ class DaemonMemory:
         if found is not None:
             os.close(found.descriptor)
 
-    def close(self) -> None:
-        """Tell the daemon that this process has let go. Views that are left stay readable."""
-        self._socket.close()
+    def begin_writing(self) -> bool:
+        """Keep the daemon from taking this process for gone until `end_writing`.
+
+        Returns False if it has been told so already: then its slots are not to be touched.
+        """
         with self._lock:
+            self._writers += not self._closed
+            return not self._closed
+
+    def end_writing(self) -> None:
+        """Note that one writer has stopped for good."""
+        with self._lock:
+            self._writers -= 1
+            self._let_go_if_idle()
+
+    def close(self) -> None:
+        """Tell the daemon that this process has let go, as soon as nobody writes to its slots.
+
+        Views that are left stay readable.
+        """
+        with self._lock:
+            self._closed = True
+            self._let_go_if_idle()
             for segment in self._segments.values():
                 os.close(segment.descriptor)
             self._segments.clear()
-            self._arenas.clear()
+
+    def _let_go_if_idle(self) -> None:
+        if self._closed and not self._writers:
+            self._socket.close()
 
     def _ask(self, **want: Any) -> tuple[pb.DescriptorReply, int]:
         with self._lock:
+            if self._overdue:
+                # A late answer would be taken for that to the next question.
+                raise Refused("the daemon owes an answer")
+            self._overdue = True
             with contextlib.suppress(BrokenPipeError):  # Whoever refuses us has said why.
                 self._socket.send(pb.DescriptorRequest(**want).SerializeToString())
             packet, descriptors, _, _ = socket.recv_fds(self._socket, _REPLY_BYTES_MAX, 1)
+            self._overdue = False
         reply = pb.DescriptorReply.FromString(packet)
         if reply.refused or not packet:
             raise Refused(reply.refused or "the daemon closed the descriptor socket")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tierd_proto.v1 import tierd_pb2 as pb
 
-from tierd.core.errors import Overloaded, TierdError
+from tierd.core.errors import InvalidRequest, Overloaded, TierdError
 from tierd.core.keys import BlockKey, chain_keys, join_keys
 from tierd.core.layouts import LayoutSpec
 from tierd_client.buffers import Buffers
@@ -104,6 +104,7 @@ class Namespace:
         Blocks that are not in mapped memory are brought into memory of this process first.
         """
         until_s = time.monotonic() + deadline_s
+        self._check_part(part)
         keys = self._keys(chain)
         asked = self._ask_fetch(keys, until_s, wait_s, None)
         if asked is None or not asked[2].lease:
@@ -220,6 +221,7 @@ class Namespace:
     ) -> tuple[Fetched, Reservation]:
         start_s = time.monotonic()
         until_s = start_s + deadline_s
+        self._check_part(part)
         keys = self._keys(chain)
         buffers = Buffers(into, self.layout.part_bytes, len(keys), writable=True)
         nothing = Reservation(None, None, self.layout, part, None)
@@ -296,6 +298,11 @@ class Namespace:
         local = loader if isinstance(loader, LocalLoader) else None
         assert local is not None or isinstance(loader, RemoteLoader)
         return Reservation(connection, local, self.layout, part, reply)
+
+    def _check_part(self, part: int) -> None:
+        # Beyond the last part of a slot lies the next block.
+        if not 0 <= part < self.layout.shards:
+            raise InvalidRequest("part", str(part), f"the layout has {self.layout.shards} shards")
 
     def _keys(self, chain: Chain) -> list[BlockKey]:
         if len(chain) and isinstance(chain[0], bytes):

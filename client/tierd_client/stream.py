@@ -7,7 +7,6 @@ call at once and none waits for another's answer.
 import contextlib
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -61,13 +60,12 @@ class SessionStream:
         self._channel = grpc.insecure_channel(target, options=_OPTIONS)
         self.stub = TierdStub(self._channel)
         self._replies: Any = self.stub.Session(self._messages())
-        self._reader = threading.Thread(target=self._read, name="tierd-reader", daemon=True)
-        self._reader.start()
         self._ended: deque[int] = deque()
         self._any_ended = threading.Event()
-        threading.Thread(
-            target=self._send_late_releases, name="tierd-release", daemon=True
-        ).start()
+        self._gone = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="tierd-reader", daemon=True)
+        self._reader.start()
+        threading.Thread(target=self._send_late_releases, name="tierd-release", daemon=True).start()
 
     def ask(self, **body: Any) -> "Future[pb.ServerMessage]":
         """Send a request; the future has its reply, or a TierdError, or StreamClosed."""
@@ -103,14 +101,15 @@ class SessionStream:
     def _released(self) -> list[int]:
         """Take the leases that have ended since the last message. Any thread may append."""
         released = []
-        while self._ended:
-            released.append(self._ended.popleft())
+        with contextlib.suppress(IndexError):  # Any thread may take, too.
+            while True:
+                released.append(self._ended.popleft())
         return released
 
     def _send_late_releases(self) -> None:
         while self._any_ended.wait() and not self._closed:
             self._any_ended.clear()
-            time.sleep(_RELEASE_DELAY_S)
+            self._gone.wait(_RELEASE_DELAY_S)
             if self._ended:
                 self._outgoing.put(pb.ClientMessage(request=0, released=self._released()))
 
@@ -124,6 +123,7 @@ class SessionStream:
                 self._answer(message)
         with self._lock:
             self._closed = True
+            self._gone.set()
             self._any_ended.set()
             waiting, self._waiting = self._waiting, {}
         for future in waiting.values():

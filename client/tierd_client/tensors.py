@@ -38,7 +38,7 @@ def gather_blocks(layers: KeysValues, block_tokens: int, first: int = 0) -> torc
         [torch.stack((k[0, :, start:stop], v[0, :, start:stop])) for k, v in layers]
     )
     # [L, 2, H, n * T, D] -> [n, L, 2, H, T, D]
-    split = stacked.unflatten(3, (whole - first, block_tokens))
+    split = stacked.view(*stacked.shape[:3], whole - first, block_tokens, stacked.shape[4])
     return split.permute(3, 0, 1, 2, 4, 5).contiguous()
 
 

@@ -11,12 +11,14 @@ from tierd_proto.v1 import tierd_pb2 as pb
 
 from tierd.core.errors import TierdError
 from tierd.core.layouts import LayoutSpec
-from tierd_client.buffers import Buffers, copy
+from tierd_client.buffers import Buffers, Copy, copy_all
 from tierd_client.connection import Connection
 from tierd_client.loader import LocalLoader
 from tierd_client.stream import StreamClosed
 
 _CHUNK_BYTES = 2 << 20
+_SEAL_TIMEOUT_S = 10.0
+_SEND_TIMEOUT_S = 60.0
 
 
 class Views:
@@ -111,6 +113,9 @@ class Reservation:
         part: int,
         reply: pb.ReserveReply | None,
     ) -> None:
+        memory = connection.memory if connection is not None else None
+        if reply is not None and reply.lease and memory is not None and not memory.begin_writing():
+            connection = reply = None
         self._connection = connection
         self._layout = layout
         self._lease = reply.lease if reply else 0
@@ -120,6 +125,7 @@ class Reservation:
             rows = zip(reply.grant_index, reply.grant_slot, reply.grant_count, strict=True)
             self._grants = list(rows)
         self.indices = tuple(i for first, _, n in self._grants for i in range(first, first + n))
+        self._helpers = loader.helpers if loader else None
         self._offset = part * layout.part_stride_bytes if loader else 0
         self._arenas = [self._arena(loader, slot, count) for _, slot, count in self._grants]
 
@@ -144,12 +150,14 @@ class Reservation:
         last_first, _, last_count = self._grants[-1]
         count = last_first + last_count - first
         buffers = Buffers(source, self._layout.part_bytes, count, writable=False)
+        copies: list[Copy] = []
         for (index, _, blocks), (_, address, _, stride) in zip(
             self._grants, self._arenas, strict=True
         ):
             if index < first:
                 raise ValueError(f"block {index} is wanted, and source begins at {first}")
-            _gather(buffers, index - first, blocks, address + self._offset, stride)
+            copies += buffers.copies_to(index - first, address + self._offset, stride, blocks)
+        copy_all(copies, self._helpers)
 
     def seal(self) -> int:
         """Make the blocks visible; return how many are. 0 if the lease ran out meanwhile."""
@@ -160,17 +168,20 @@ class Reservation:
         count = len(self.indices)
         if connection.memory is None:
             count = self._send(connection, lease)
-        with contextlib.suppress(StreamClosed, TierdError):
+        sealed = 0
+        with contextlib.suppress(StreamClosed, TierdError, TimeoutError):
             body = pb.Seal(lease=lease, blocks=count)
-            return connection.stream.ask(seal=body).result().seal.blocks
-        return 0
+            sealed = connection.stream.ask(seal=body).result(_SEAL_TIMEOUT_S).seal.blocks
+        _end_writing(connection)
+        return sealed
 
     def abort(self) -> None:
         """Give the slots back unwritten. Safe to call twice."""
         connection, lease = self._connection, self._lease
         self._connection, self._lease = None, 0
-        if connection is not None:
+        if connection is not None and lease:
             connection.release(lease)
+            _end_writing(connection)
 
     def __enter__(self) -> Self:
         return self
@@ -196,7 +207,8 @@ class Reservation:
         """Send the stand-ins' bytes to the daemon; return how many blocks arrived."""
         call: Any = connection.stream.stub.Write
         try:
-            return int(call(self._chunks(connection.session, lease)).blocks)
+            chunks = self._chunks(connection.session, lease)
+            return int(call(chunks, timeout=_SEND_TIMEOUT_S).blocks)
         except (grpc.RpcError, ValueError):  # ValueError: the channel is closed.
             return 0
 
@@ -212,12 +224,9 @@ def private_views(layout: LayoutSpec, blocks: int) -> memoryview:
     return memoryview(mmap.mmap(-1, max(1, blocks * layout.part_bytes)))
 
 
-def _gather(buffers: Buffers, first: int, count: int, target: int, stride: int) -> None:
-    if buffers.contiguous and buffers.part_bytes == stride:
-        copy(target, buffers.address(first), count * stride)
-        return
-    for index in range(count):
-        copy(target + index * stride, buffers.address(first + index), buffers.part_bytes)
+def _end_writing(connection: Connection) -> None:
+    if connection.memory is not None:
+        connection.memory.end_writing()
 
 
 def _address(view: memoryview) -> int:

@@ -9,7 +9,15 @@ import pytest
 
 from tests.bench.replay_fakes import FakeNamespace
 from tierd_bench.replay.agenda import Loop, Pace
-from tierd_bench.replay.driver import Drive, Driven, Driver, KeyBook, Progress, replay_layout
+from tierd_bench.replay.driver import (
+    Drive,
+    Driven,
+    Driver,
+    KeyBook,
+    Progress,
+    replay_layout,
+    users_that_fit,
+)
 from tierd_bench.replay.samples import Sampler
 from tierd_bench.traces import Trace, TraceRequest
 from tierd_proto.v1 import tierd_pb2
@@ -140,3 +148,12 @@ def test_layouts_of_other_traces_and_sizes_differ() -> None:
     ]
     assert len(set(layouts)) == 3
     assert replay_layout(one, 96) == replay_layout(one, 96)
+
+
+def test_fewer_users_fetch_at_once_where_memory_is_short() -> None:
+    trace = Trace("long", BLOCK_TOKENS, (TraceRequest("a", None, tuple(range(10)), 1),))
+    layout = replay_layout(trace, TOKEN_BYTES)
+    longest = 10 * BLOCK_BYTES
+    assert users_that_fit(trace, layout, 8, 100 * longest) == 8
+    assert users_that_fit(trace, layout, 8, 3 * longest) == 3
+    assert users_that_fit(trace, layout, 8, longest - 1) == 0

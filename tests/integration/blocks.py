@@ -5,7 +5,8 @@ from hashlib import shake_128
 from typing import Final
 
 import numpy as np
-from tierd_client import BlockKey, LayerGroup, LayoutSpec, Namespace, opaque_layout
+
+from tierd_client import BlockKey, LayerGroup, LayoutSpec, Namespace, chain_keys, opaque_layout
 
 Bytes = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
 
@@ -23,13 +24,11 @@ SHARDED: Final = LayoutSpec(
 def tokens(seed: int, blocks: int) -> list[int]:
     """Return the tokens of a chain that has no block in common with that of another seed."""
     generator = np.random.default_rng(seed)
-    return generator.integers(0, 2**32, blocks * 16, dtype=np.uint64).tolist()
+    return [int(token) for token in generator.integers(0, 2**32, blocks * 16)]
 
 
 def chain(seed: int, blocks: int, layout: LayoutSpec = LAYOUT) -> list[BlockKey]:
     """Return the keys of `tokens(seed, blocks)`; a longer one begins like a shorter one."""
-    from tierd_client import chain_keys
-
     return chain_keys(layout.root, tokens(seed, blocks), layout.block_tokens)
 
 

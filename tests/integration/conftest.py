@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import pytest
-from tierd_client import Client
 
 from tests.integration.daemons import Daemon
 from tierd.core.units import MiB
+from tierd_client import Client
 
 StartDaemon: TypeAlias = Callable[..., Daemon]
 

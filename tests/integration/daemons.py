@@ -12,10 +12,9 @@ from threading import Event
 from time import monotonic
 from typing import Final
 
+from tierd.core.units import KiB
 from tierd_client import Client, connect
 from tierd_proto.v1 import tierd_pb2 as pb
-
-from tierd.core.units import KiB
 
 PATIENCE_S: Final = 30.0
 """How long a test waits for what must happen, on a machine with much else to do."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-from tierd_client import connect
 
 from tests.integration.blocks import LAYOUT, ODD, SHARDED, chain, content, fetch, publish
 from tests.integration.conftest import StartDaemon
@@ -16,6 +15,7 @@ from tests.integration.daemons import Daemon, eventually, names_in_shared_memory
 from tests.integration.peers import Peer
 from tests.integration.test_spill import SMALL_HOST
 from tierd.core.units import MiB
+from tierd_client import connect
 
 PROMPTLY_S = 5.0
 
@@ -173,3 +173,34 @@ def test_clients_that_come_and_go_leave_nothing_behind(start_daemon: StartDaemon
     assert not (daemon.directory / "t.sock.fds").exists()
 
 
+def _lose_the_stream(pipe: "Connection[Any, Any]", address: str) -> None:
+    client = connect(address)
+    kv = client.open(LAYOUT)
+    reservation = kv.reserve(chain(1, 10))
+    views = kv.fetch_views(chain(2, 2))
+    lost = client.connection()
+    assert lost is not None
+    lost.stream.close()
+    eventually(lambda: client.connection() not in (None, lost))
+    pipe.send((len(reservation.indices), len(views), views.valid()))
+    pipe.recv()
+    reservation.write(np.full((10, LAYOUT.part_bytes), 0xFF, np.uint8))
+    pipe.send(reservation.seal())
+    pipe.recv()
+
+
+def test_a_writer_that_lost_its_stream_never_writes_into_slots_of_others(
+    start_daemon: StartDaemon,
+) -> None:
+    daemon = start_daemon(tiers__host__bytes=SMALL_HOST)
+    with daemon.client() as client, Peer(_lose_the_stream, daemon.address) as peer:
+        kv = client.open(LAYOUT)
+        publish(kv, chain(2, 2))
+        peer_has = peer.take()
+        assert peer_has == (10, 2, False)
+        assert kv.publish(chain(3, 32), content(chain(3, 32))).blocks == 22
+        peer.go_on()
+        assert peer.take() == 0
+        assert fetch(kv, chain(3, 32)) == 22
+        eventually(lambda: publish(kv, chain(3, 32)) == 10, within_s=PROMPTLY_S)
+        assert fetch(kv, chain(3, 32)) == 32

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tierd_client import Client, InvalidRequest, LayoutSpec, NamespaceConflict, connect, opaque_layout
 
 from tests.integration.blocks import LAYOUT, ODD, SHARDED, chain, content, fetch, publish, room
 from tests.integration.blocks import tokens as tokens_of
@@ -14,11 +13,19 @@ from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import Daemon
 from tests.integration.peers import Peer
 from tierd.core.units import MiB
+from tierd_client import (
+    Client,
+    InvalidRequest,
+    LayoutSpec,
+    NamespaceConflict,
+    connect,
+    opaque_layout,
+)
 
-Pipe = Connection
 
-
-def _publish(pipe: "Pipe[Any, Any]", address: str, layout: LayoutSpec, seed: int, part: int) -> None:
+def _publish(
+    pipe: "Connection[Any, Any]", address: str, layout: LayoutSpec, seed: int, part: int
+) -> None:
     with connect(address) as client:
         kv = client.open(layout)
         pipe.send(publish(kv, chain(seed, 40, layout), part))

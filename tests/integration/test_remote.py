@@ -1,6 +1,7 @@
 """Clients on other hosts, and who is not let in."""
 
 import os
+import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -12,9 +13,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from tierd_client import Client, DaemonUnreachable, InvalidRequest, connect
-from tierd_proto.v1 import tierd_pb2 as pb
-from tierd_proto.v1.tierd_pb2_grpc import TierdStub
 
 from tests.integration.blocks import LAYOUT, ODD, SHARDED, chain, content, fetch, publish, room
 from tests.integration.conftest import StartDaemon
@@ -23,6 +21,9 @@ from tests.integration.peers import Peer
 from tests.integration.test_spill import SMALL_HOST
 from tierd.core.layouts import LayoutSpec
 from tierd.core.units import MiB
+from tierd_client import Client, DaemonUnreachable, InvalidRequest, connect
+from tierd_proto.v1 import tierd_pb2 as pb
+from tierd_proto.v1.tierd_pb2_grpc import TierdStub
 
 NOBODY = 65534
 
@@ -168,7 +169,7 @@ def test_bytes_are_only_for_who_holds_the_lease(client: Client, shared_daemon: D
 
 def _connect_as(pipe: "Connection[Any, Any]", address: str, uid: int) -> None:
     with connect(address, wait_s=0.0) as client:  # as root: all is imported now
-        client.ping()
+        fetch(client.open(LAYOUT), chain(1, 3))
     pipe.send(os.getuid())
     pipe.recv()
     os.setuid(uid)
@@ -232,5 +233,7 @@ def test_an_address_with_nobody_says_so(shared_daemon: Daemon) -> None:
         connect("nonsense")
     with pytest.raises(DaemonUnreachable, match="no socket there"):
         connect(f"{shared_daemon.address}-other", wait_s=0.0)
+    threads = threading.active_count()
     with pytest.raises(DaemonUnreachable, match="does not answer"):
         connect("127.0.0.1:1", wait_s=0.0)
+    eventually(lambda: threading.active_count() <= threads)

@@ -127,6 +127,7 @@ def test_the_command_writes_what_it_shows(tmp_path: Path) -> None:
         (["{trace}", "--embedded", "--speed", "0"], "--speed"),
         (["{trace}", "--embedded", "--daemon", "/there"], "exclude each other"),
         (["{trace}", "--embedded", "--set", "tiers.hots.bytes=1GiB"], "did you mean tiers"),
+        (["{trace}", "--embedded", "--set", "listen.unix=/a.sock"], "a socket of its own"),
         (["{trace}", "--embedded", "--json", "/nowhere/at/all.json"], "no such directory"),
         (["{trace}", "--daemon", "/nowhere/tierd.sock"], "no daemon at"),
         (["{trace}", "--bytes-per-token", "2GiB", "--embedded"], "bytes"),

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from tierd_client import BlockKey, Client, Namespace
 
-from tests.integration.blocks import LAYOUT, ODD, chain, content, fetch, publish, room
+from tests.integration.blocks import LAYOUT, ODD, chain, content, fetch, room
 from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import REGION_BYTES, eventually
 from tierd.core.layouts import LayoutSpec
 from tierd.core.units import MiB
+from tierd_client import BlockKey, Client, Namespace
 
 HOST_BLOCKS = 32
 SMALL_HOST = HOST_BLOCKS * LAYOUT.block_bytes

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tierd_client import Client, Namespace, connect
 
 from tests.integration.blocks import LAYOUT, ODD, chain, content, fetch, publish, room
 from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import PATIENCE_S, Daemon, eventually
 from tests.integration.peers import Peer
 from tierd.core.units import MiB
+from tierd_client import Client, Namespace, connect
 
 
 def _waiting(client: Client) -> bool:
@@ -24,11 +24,11 @@ def test_a_fetch_waits_for_the_writer(client: Client) -> None:
     keys = chain(1, 10)
     found: list[int] = []
     with kv.reserve(keys) as reservation:
-        reader = Thread(
-            target=lambda: found.append(fetch_patiently(kv, keys, PATIENCE_S))
-        )
+        assert len(reservation.indices) == 10
+        reader = Thread(target=lambda: found.append(fetch_patiently(kv, keys, PATIENCE_S)))
         reader.start()
-        eventually(lambda: _waiting(client))
+        eventually(lambda: _waiting(client) or found)
+        assert not found
         reservation.write(content(keys))
         assert reservation.seal() == 10
     reader.join()
@@ -181,7 +181,7 @@ def test_many_namespaces_share_the_tiers(start_daemon: StartDaemon) -> None:
         for turn in range(12):
             for kv in spaces:
                 keys = chain(turn, 30, kv.layout)
-                publish(kv, keys)
+                assert kv.publish(keys, content(keys, kv.layout), wait_s=PATIENCE_S).blocks
                 assert fetch(kv, keys) >= 1
         for kv in spaces:
             assert sum(fetch(kv, chain(turn, 30, kv.layout)) for turn in range(12)) > 100

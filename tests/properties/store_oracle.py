@@ -76,6 +76,7 @@ class Oracle:
         self.returning: set[Place] = set()
         self.records: dict[tuple[int, int], dict[BlockKey, int]] = defaultdict(dict)
         self._sealing: Writer | None = None
+        self._abandoned: set[int] = set()
         self.asked: dict[int, Request] = {}
         self.replies: dict[int, ev.ReplyBody] = {}
 
@@ -108,11 +109,9 @@ class Oracle:
     def close_session(self, number: int) -> None:
         client = self.clients[number]
         client.closed = True
-        for request, event in list(self.asked.items()):
-            if event.session == number:
-                del self.asked[request]
         if client.owner is None:
             self._stop_all(client)
+        self._abandoned = {r for r, event in self.asked.items() if event.session == number}
         self.feed(ev.CloseSession(number))
         assert all(self.session_of[lease] != number for lease in self.readers), "fences stand"
 
@@ -300,13 +299,7 @@ class Oracle:
         assert self.entry in (move.source, move.target)
         self._check_holds((move.source, move.namespace, move.source_slot), move.key)
         target = (move.target, move.namespace, move.target_slot)
-        waiting = {
-            lease
-            for lease, reader in self.readers.items()
-            for index in reader.pending
-            if reader.blocks[index] == (target, move.key)
-        }
-        self._check_unused(target, waiting)
+        self._check_unused(target)
         self.contents.pop(target, None)
         self.moves[move.move] = move
 
@@ -337,18 +330,16 @@ class Oracle:
         assert content.key == key, ("another block is there", place, content.key, key)
         assert not content.parts_missing, ("it was not sealed", place, key)
 
-    def _check_unused(
-        self, place: Place, but: set[int] | None = None, *, in_region: bool = True
-    ) -> None:
+    def _check_unused(self, place: Place, *, in_region: bool = True) -> None:
         """Nobody reads a slot, writes to it, or moves bytes from or to it: it may be written."""
         tier, namespace, slot = place
         region = slot // self.store.room.spaces[namespace][tier].region_slots
         if in_region:
             assert (tier, namespace, region) in self.regions, ("not lent", place)
         for lease, reader in self.readers.items():
-            if lease not in (but or ()):
-                used = [other for other, _ in reader.blocks.values()]
-                assert place not in used, ("read under a lease", place, lease)
+            # What is pending is not read yet: its slot is kept by its move.
+            read = [reader.blocks[index][0] for index in reader.blocks.keys() - reader.pending]
+            assert place not in read, ("read under a lease", place, lease)
         content = self.contents.get(place)
         assert content is None or not content.writers, ("still written", place, content)
         for move in self.moves.values():
@@ -365,6 +356,8 @@ class Oracle:
                 assert reader.blocks[index] in targets, ("waits for nothing", lease, index)
 
     def _check_waiting(self) -> None:
+        for request in self._abandoned:
+            self.asked.pop(request, None)
         for event in self.asked.values():
             assert isinstance(event, ev.Fetch | ev.Reserve), ("not answered", event)
             wakeup_ns = self.store.next_wakeup_ns()

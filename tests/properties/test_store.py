@@ -146,8 +146,12 @@ class StoreMachine(RuleBasedStateMachine):
         if blocks:
             self.oracle.read_failed(lease, data.draw(st.sampled_from(list(blocks)), "index"))
 
-    @rule(data=st.data(), namespace=namespaces, path=chains, ttl=st.integers(1, 60))
-    def pin(self, data: st.DataObject, namespace: int, path: bytes, ttl: int) -> None:
+    @rule(data=st.data(), namespace=namespaces, path=chains, ttl=st.integers(1, 20), really=rarely)
+    def pin(
+        self, data: st.DataObject, namespace: int, path: bytes, ttl: int, really: bool
+    ) -> None:
+        if not really:
+            return
         keys = chain_to(namespace, path)
         self.oracle.ask(ev.Pin(self._session(data), self._request(), namespace, keys, ttl))
 
@@ -199,7 +203,7 @@ class StoreMachine(RuleBasedStateMachine):
     def region_reclaimed(self, data: st.DataObject) -> None:
         self.oracle.reclaim(data.draw(st.sampled_from(sorted(self.oracle.returning)), "region"))
 
-    @rule(step=st.sampled_from([1, 2, 5, 12]))
+    @rule(step=st.sampled_from([2, 5, 10, 20]))
     def time_passes(self, step: int) -> None:
         self.oracle.now_ns += step
 
@@ -286,17 +290,17 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 class TwoTierMachine(StoreMachine):
-    config = store_config(tier("host", 10), tier("disk", 14), limits=LIMITS)
+    config = store_config(tier("host", 12), tier("disk", 20), limits=LIMITS)
 
 
 class ThreeTierMachine(StoreMachine):
     config = store_config(
-        tier("device", 4, region_slots=2), tier("host", 8), tier("disk", 12), limits=LIMITS
+        tier("device", 4, region_slots=2), tier("host", 12), tier("disk", 16), limits=LIMITS
     )
 
 
 TestTwoTiers = TwoTierMachine.TestCase
 TestThreeTiers = ThreeTierMachine.TestCase
 
-TestTwoTiers.settings = settings(max_examples=100, stateful_step_count=60)
-TestThreeTiers.settings = settings(max_examples=100, stateful_step_count=60)
+TestTwoTiers.settings = settings(max_examples=200, stateful_step_count=60)
+TestThreeTiers.settings = settings(max_examples=200, stateful_step_count=60)

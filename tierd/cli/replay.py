@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import signal
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -185,6 +186,8 @@ def _embedded(
     from tierd_bench.replay.embedded import EmbeddedSizes
     from tierd_bench.replay.plan import Embedded
 
+    if any(setting.partition("=")[0].strip() == "listen.unix" for setting in overrides):
+        refuse("an embedded daemon has a socket of its own", "leave --set listen.unix out")
     sizes = EmbeddedSizes(
         _size("--device", device, least=0), _size("--host", host), _size("--disk", disk, least=0)
     )
@@ -204,16 +207,22 @@ def _embedded(
 
 
 def _replay(trace: "Trace", plan: "Plan") -> "Replayed":
+    from tierd_bench.replay.embedded import DaemonFailed
     from tierd_bench.replay.plan import TooLong, replay_trace
 
+    # A service manager's way to say Ctrl-C: the embedded daemon has to be stopped either way.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _progress_bar(len(trace.requests)) as tell:
             return replay_trace(trace, plan, tell)
     except TooLong as error:
         fitting = plan.bytes_per_token * error.allowed_bytes // error.needed_bytes
-        refuse(str(error), f"use --bytes-per-token {fitting} or less, and say so with the figures")
+        fewer = f"use --bytes-per-token {fitting} or less, or " if fitting else ""
+        refuse(str(error), f"{fewer}make the tiers in memory smaller; nothing was replayed")
     except InvalidRequest as error:
         refuse(str(error), "correct --daemon or --bytes-per-token; nothing was replayed")
+    except DaemonFailed as error:
+        fail(str(error), "remedy what it says; --device, --host, --disk and --set shape it")
     except TierdError as error:
         fail(str(error), "start the daemon, say with --daemon where it is, or use --embedded")
     except OSError as error:
@@ -243,7 +252,7 @@ def _show(replayed: "Replayed", json_file: Path | None, html_file: Path | None) 
     if report.corrupt_blocks:
         fail(
             f"{report.corrupt_blocks} blocks came back with wrong bytes",
-            "stop using this daemon, and run `tierd check` on its directories",
+            "stop using this daemon; keep its directories and its log, and report what was printed above",
         )
     if report.interrupted:
         raise typer.Exit(_INTERRUPTED)

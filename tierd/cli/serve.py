@@ -1,18 +1,30 @@
 """`tierd serve`: run the daemon until it is told to stop."""
 
+from typing import Annotated
+
+import typer
+
 from tierd.cli.console import fail
 from tierd.cli.settings import ConfigOption, SetOption, settings
 from tierd.core.errors import TierdError
 
 
-def serve(config: ConfigOption = None, override: SetOption = None) -> None:
+StopWithOption = Annotated[
+    int | None,
+    typer.Option("--stop-with", metavar="PID", help="Stop cleanly when that process has ended."),
+]
+
+
+def serve(
+    config: ConfigOption = None, override: SetOption = None, stop_with: StopWithOption = None
+) -> None:
     """Run the daemon in the foreground; SIGTERM or Ctrl-C stops it cleanly."""
     effective = settings(config, override)
     # Torch and the tiers take a second to import: other commands do without.
     from tierd.service import daemon
 
     try:
-        daemon.run(effective)
+        daemon.run(effective, stop_with)
     except TierdError as error:
         fail(str(error), "remedy the above and start again; blocks on disk are found again")
     except OSError as error:

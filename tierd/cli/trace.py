@@ -12,8 +12,8 @@ from tierd.cli.extras import bench_or_end
 trace = typer.Typer(name="trace", help="Make traces to replay.", no_args_is_help=True)
 
 
-def _figure(flag: str, about: str) -> Any:
-    return typer.Option(flag, help=about, show_default=False)
+def _figure(flag: str, about: str, most: float | None = None) -> Any:
+    return typer.Option(flag, help=about, show_default=False, min=0, max=most)
 
 
 @trace.command()
@@ -40,13 +40,14 @@ def generate(
     ] = None,
     total_max: Annotated[int | None, _figure("--total-max", "Most tokens of any session.")] = None,
     hit_rate: Annotated[
-        float | None, _figure("--hit-rate", "Share of prompt tokens that repeat, 0 to 1.")
+        float | None, _figure("--hit-rate", "Share of prompt tokens that repeat, 0 to 1.", 1)
     ] = None,
     shared_prompt: Annotated[
         int | None, _figure("--shared-prompt", "Tokens of the head that all sessions share.")
     ] = None,
     compacted_ratio: Annotated[
-        float | None, _figure("--compacted-ratio", "Share of sessions that compact once.")
+        float | None,
+        _figure("--compacted-ratio", "Share of sessions that compact once, 0 to 1.", 1),
     ] = None,
 ) -> None:
     """Write a synthetic agent trace, and say what came out against what was asked for."""

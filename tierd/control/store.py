@@ -127,15 +127,16 @@ class Store:
         self._retry(aborted, now_ns)
 
     def _owner_gone(self, event: ev.OwnerGone, now_ns: int) -> None:
-        own = {-event.owner}
-        for session in self.sessions.values():
-            if session.owner == event.owner:
-                # Its stream may outlive it a little.
-                session.owner = None
-                own.add(session.number)
-        for lease in [x for x in self.leases.leases.values() if x.expired and x.session in own]:
+        # Its stream may outlive it a little.
+        sessions = [x for x in self.sessions.values() if x.owner == event.owner]
+        for session in sessions:
+            session.owner = None
+        own = {-event.owner, *(session.number for session in sessions)}
+        aborted: list[BlockKey] = []
+        for lease in [x for x in self.leases.leases.values() if x.session in own]:
+            aborted += [writing.key for writing in lease.writings]
             self._end_lease(lease)
-        self._retry((), now_ns)
+        self._retry(aborted, now_ns)
 
     def _open_namespace(self, event: ev.OpenNamespace, now_ns: int) -> None:
         name = event.name or event.layout.fingerprint.hex()

@@ -69,8 +69,8 @@ _ADMISSION: Final = {"always": AlwaysAdmit, "second_touch": SecondTouch}
 log = logging.getLogger("tierd.daemon")
 
 
-def run(config: Config) -> None:
-    """Run a daemon until SIGTERM or SIGINT.
+def run(config: Config, stop_with: int | None = None) -> None:
+    """Run a daemon until SIGTERM or SIGINT, or until the process `stop_with` has ended.
 
     Raises:
         DirectoryInUse: another daemon has one of the directories, or the socket.
@@ -81,10 +81,10 @@ def run(config: Config) -> None:
     logging.basicConfig(
         level=config.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    asyncio.run(_serve(config))
+    asyncio.run(_serve(config, stop_with))
 
 
-async def _serve(config: Config) -> None:
+async def _serve(config: Config, stop_with: int | None) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     bugs: list[BaseException] = []
@@ -98,6 +98,8 @@ async def _serve(config: Config) -> None:
     loop.set_exception_handler(on_bug)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if stop_with is not None:
+        loop.add_reader(os.pidfd_open(stop_with), stop.set)
     daemon = Daemon(config)
     try:
         await daemon.start()

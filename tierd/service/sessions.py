@@ -83,7 +83,7 @@ class ClientStream:
         try:
             while self._outgoing:
                 await self._context.write(self._outgoing.popleft())
-        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.BaseError):
             self.cut_off()  # The client is gone; its stream's loop sees the same and cleans up.
         finally:
             self._writing = False

@@ -69,8 +69,7 @@ class Shell:
             ev.DropRecords: lambda action: self.mover.drop_records(action),
             ev.PrepareRegion: self._prepare_region,
             ev.ReclaimRegion: self._reclaim_region,
-            # After the reply has been written, which is what waits.
-            ev.Defer: lambda action: asyncio.get_running_loop().call_soon(self.feed, action.event),
+            ev.Defer: self._defer,
         }
         self._reclaiming: set[asyncio.Task[None]] = set()
 
@@ -132,6 +131,10 @@ class Shell:
         session = self.sessions.get(action.session)
         if session is not None:
             session.send(landed_to_wire(action))
+
+    def _defer(self, action: ev.Defer) -> None:
+        # Behind the write of the reply, which is what somebody waits for.
+        asyncio.get_running_loop().call_soon(self.feed, action.event)
 
     def _set_fence(self, action: ev.SetFence) -> None:
         session = self.sessions.get(action.session)

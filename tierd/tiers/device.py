@@ -39,7 +39,7 @@ class CudaSpace:
         self.slot_bytes = spec.layout.block_bytes
         self._torch = torch
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._regions: dict[int, torch.Tensor] = {}
 
     def prepare(self, region: int) -> None:

@@ -60,7 +60,7 @@ def disk_write(stage: Stage) -> Figures:
     blocks = stage.sizes.disk_chain
     source = stage.warm(blocks)
     for _ in range(stage.scene.disk_bytes // source.nbytes + 1):
-        stage.publish(stage.fresh(blocks), source)
+        stage.hold(stage.fresh(blocks), source)
     _await_durable(stage)
 
     def write() -> float:

@@ -1,6 +1,7 @@
 """A daemon to measure, a client of it, and blocks in it."""
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ SEED: Final = 0
 """Every run makes the same chains and the same bytes."""
 
 _WAIT_S: Final = 10.0
+_HOLD_WITHIN_S: Final = 30.0
 _REGIONS_WANTED: Final = 8
 _REGION_BYTES_MAX: Final = 64 * MiB
 _LEASE_S: Final = 600.0
@@ -97,7 +99,7 @@ class Stage:
         made = self._held.setdefault((chains, blocks), [])
         while len(made) < chains:
             chain = self.fresh(blocks)
-            self.publish(chain, self.filled(chain))
+            self.hold(chain, self.filled(chain))
             made.append(chain)
         return made
 
@@ -106,6 +108,18 @@ class Stage:
         blocks = np.empty((len(chain), self.scene.block_bytes), np.uint8)
         self._content.fill([block.data for block in blocks], chain)
         return blocks
+
+    def hold(self, chain: Sequence[BlockKey], blocks: Blocks) -> None:
+        """Publish a chain bit by bit, as room for it comes.
+
+        Raises:
+            NotMeasured: not all of it was taken in time.
+        """
+        until_s = time.monotonic() + _HOLD_WITHIN_S
+        while (held := self.namespace.match(chain).blocks) < len(chain):
+            if time.monotonic() > until_s:
+                raise NotMeasured(f"of {len(chain)} fresh blocks {held} were taken")
+            self.namespace.publish(chain, blocks, wait_s=_WAIT_S)
 
     def publish(self, chain: Sequence[BlockKey], blocks: Blocks) -> None:
         """Publish a whole chain.

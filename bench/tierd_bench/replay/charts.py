@@ -79,8 +79,8 @@ def _hit_rate(report: Report, driven: Driven) -> Chart:
     figure.update_layout(hovermode="x unified")
     caption = (
         "Share of the tokens asked for that each tier served; the rest up to 100 % was missed. "
-        f"Every point is of {len(outcomes) / points:.3g} requests. The dotted line is what a cache "
-        "that never evicts would hit over the whole trace, starting empty."
+        f"Every point is of about {len(outcomes) / points:.0f} requests. The dotted line is what "
+        "a cache that never evicts would hit over the whole trace, starting empty."
     )
     return Chart("Hit rate over time, by tier", caption, figure)
 

@@ -1,5 +1,6 @@
 """A daemon for the length of one replay: a real one, in a process of its own."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -135,7 +136,9 @@ def embedded_daemon(
 
 def _start(settings: Sequence[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
     overrides = [part for setting in settings for part in ("--set", setting)]
-    command = [sys.executable, "-m", "tierd.cli", "serve", *overrides]
+    # However the replay ends, its daemon ends too.
+    own = ["serve", "--stop-with", str(os.getpid())]
+    command = [sys.executable, "-m", "tierd.cli", *own, *overrides]
     # A session of its own, so that Ctrl-C ends the replay first and the daemon after it.
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -5,6 +5,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from tierd.core.units import KiB
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -26,6 +28,13 @@ def this_machine() -> Machine:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),
     )
+
+
+def available_bytes() -> int:
+    """Return how much memory can be taken now without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    kibibytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return int(kibibytes) * KiB
 
 
 def _processor() -> str:

@@ -20,14 +20,14 @@ from tierd_bench.replay.embedded import (
     EmbeddedSizes,
     embedded_daemon,
 )
-from tierd_bench.replay.machine import this_machine
+from tierd_bench.replay.machine import available_bytes, this_machine
 from tierd_bench.replay.report import Report, Setting, make_report
 from tierd_bench.replay.samples import Sampler
 from tierd_bench.traces import Trace
 from tierd_client import Client, connect
 
-_MEMORY_SHARE = 3
-"""Users fetch into at most one part in so many of this machine's memory."""
+_MEMORY_SHARE = 2
+"""Users fetch into at most one part in so many of the memory that the daemon leaves."""
 
 _REACH_S = 1.0
 
@@ -90,7 +90,7 @@ def replay_trace(trace: Trace, plan: Plan, tell: Callable[[Progress], None]) -> 
         DaemonFailed: the daemon of the replay's own did not start.
     """
     layout = replay_layout(trace, plan.bytes_per_token)
-    memory_bytes = this_machine().memory_bytes // _MEMORY_SHARE
+    memory_bytes = _memory_for_users(plan.daemon)
     users = users_that_fit(trace, layout, plan.drive.users, memory_bytes)
     if not users:
         longest = max(len(request.blocks) for request in trace.requests)
@@ -101,6 +101,11 @@ def replay_trace(trace: Trace, plan: Plan, tell: Callable[[Progress], None]) -> 
         address = plan.daemon.address if isinstance(plan.daemon, Running) else ""
         client = stack.enter_context(connect(own.address if own else address, wait_s=_REACH_S))
         return _drive(trace, layout, client, drive, plan, own, tell)
+
+
+def _memory_for_users(daemon: Running | Embedded) -> int:
+    promised = daemon.sizes.device + daemon.sizes.host if isinstance(daemon, Embedded) else 0
+    return max(0, available_bytes() - promised) // _MEMORY_SHARE
 
 
 def _own_daemon(
@@ -131,7 +136,7 @@ def _drive(
     driven = driver.run(sampler, tell)
     setting = Setting(
         bytes_per_token=plan.bytes_per_token,
-        config=plan.config | _effective(drive, before),
+        config=plan.config | {"users_asked": plan.drive.users} | _effective(drive, before),
         machine=this_machine(),
         version=plan.version,
         held_before=next((n.blocks for n in before.namespaces if n.name == name), 0),
