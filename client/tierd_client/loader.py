@@ -247,8 +247,8 @@ class RemoteLoader:
             part=leased.part,
         )
         received = 0
-        call: Any = self._connection.stream.stub.Read(request)
         try:
+            call: Any = self._connection.stream.stub.Read(request)
             for chunk in call:
                 view = buffers.view(chunk.index)
                 view[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
@@ -256,6 +256,6 @@ class RemoteLoader:
                 if late():
                     call.cancel()
                     break
-        except grpc.RpcError:
+        except (grpc.RpcError, ValueError):  # ValueError: the channel is closed.
             pass  # What has come whole counts; the rest is a miss.
         return received // self._layout.part_bytes

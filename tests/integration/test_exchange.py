@@ -24,11 +24,11 @@ from tierd_client import (
 
 
 def _publish(
-    pipe: "Connection[Any, Any]", address: str, layout: LayoutSpec, seed: int, part: int
+    pipe: "Connection[Any, Any]", address: str, layouts: list[LayoutSpec], seed: int, part: int
 ) -> None:
     with connect(address) as client:
-        kv = client.open(layout)
-        pipe.send(publish(kv, chain(seed, 40, layout), part))
+        for layout in layouts:
+            pipe.send(publish(client.open(layout), chain(seed, 40, layout), part))
 
 
 @pytest.mark.parametrize(
@@ -36,17 +36,18 @@ def _publish(
     [(0, 0), (16 * MiB, 0), (16 * MiB, 1 * MiB)],
     ids=["host", "host, disk", "device, host, disk"],
 )
-@pytest.mark.parametrize("layout", [LAYOUT, ODD], ids=["whole pages", "odd parts"])
 def test_another_process_finds_the_same_bytes(
-    start_daemon: StartDaemon, disk_bytes: int, device_bytes: int, layout: LayoutSpec
+    start_daemon: StartDaemon, disk_bytes: int, device_bytes: int
 ) -> None:
     daemon = start_daemon(disk_bytes, tiers__device__bytes=device_bytes)
-    with Peer(_publish, daemon.address, layout, 1, 0) as peer:
-        assert peer.take() == 40
+    layouts = [LAYOUT, ODD]
+    with Peer(_publish, daemon.address, layouts, 1, 0) as peer:
+        assert [peer.take(), peer.take()] == [40, 40]
     with daemon.client() as client:
-        kv = client.open(layout)
-        for _ in range(4):  # the third is from the device, if there is one
-            assert fetch(kv, chain(1, 50, layout)) == 40
+        for layout in layouts:
+            kv = client.open(layout)
+            for _ in range(4):  # the third is from the device, if there is one
+                assert fetch(kv, chain(1, 50, layout)) == 40
 
 
 @pytest.mark.parametrize("kind", ["array", "tensor", "bytearrays", "memoryview"])
@@ -80,10 +81,10 @@ def test_buffers_of_any_kind(client: Client, kind: str) -> None:
 def test_each_shard_writes_and_reads_its_part(shared_daemon: Daemon, client: Client) -> None:
     kv = client.open(SHARDED)
     keys = chain(2, 40, SHARDED)
-    with Peer(_publish, shared_daemon.address, SHARDED, 2, 0) as peer:
+    with Peer(_publish, shared_daemon.address, [SHARDED], 2, 0) as peer:
         assert peer.take() == 40
         assert kv.match(keys).blocks == 0, "half a block is none"
-        with Peer(_publish, shared_daemon.address, SHARDED, 2, 1) as other:
+        with Peer(_publish, shared_daemon.address, [SHARDED], 2, 1) as other:
             assert other.take() == 40
     assert fetch(kv, keys, part=0) == 40
     assert fetch(kv, keys, part=1) == 40

@@ -147,9 +147,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.oracle.read_failed(lease, data.draw(st.sampled_from(list(blocks)), "index"))
 
     @rule(data=st.data(), namespace=namespaces, path=chains, ttl=st.integers(1, 20), really=rarely)
-    def pin(
-        self, data: st.DataObject, namespace: int, path: bytes, ttl: int, really: bool
-    ) -> None:
+    def pin(self, data: st.DataObject, namespace: int, path: bytes, ttl: int, really: bool) -> None:
         if not really:
             return
         keys = chain_to(namespace, path)

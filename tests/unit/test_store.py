@@ -575,10 +575,11 @@ def test_a_region_moves_from_a_rich_namespace_to_a_poor_one() -> None:
     driver = host_only(8)
     driver.publish("abcdefgh")
     poor = driver.open(page_layout("poor"))
-    driver.feed(driver.reserve_event("xyz", wait_ns=10, of=poor))
-    assert driver.answers() == []
     [reclaim] = driver.of(ev.ReclaimRegion)
     assert (reclaim.namespace, reclaim.region) == (0, 1)
+    driver.feed(driver.reserve_event("xyz", wait_ns=10, of=poor))
+    assert driver.answers() == []
+    assert driver.of(ev.ReclaimRegion) == []
     driver.feed(ev.RegionReclaimed(0, 0, 1))
     assert driver.of(ev.PrepareRegion) == [ev.PrepareRegion(poor, 0, 0)]
     [reserved] = driver.answers()
@@ -591,8 +592,8 @@ def test_a_region_that_was_busy_is_given_back_later() -> None:
     """Its leased blocks stayed when it was to be emptied, and nothing came back for them."""
     driver = host_only(8)
     driver.publish("abcdefgh")
-    poor = driver.open(page_layout("poor"))
     held = driver.fetch("abcdefg")
+    poor = driver.open(page_layout("poor"))
     assert driver.reserve("x", of=poor).declined == 1
     assert driver.tiers_of("abcdefgh") == ()
     assert driver.of(ev.ReclaimRegion) == []

@@ -65,7 +65,7 @@ class Room:
         while len(space.free) < wanted and self._lend(namespace, tier):
             pass
         if len(space.free) < wanted and self._over_share(namespace, tier) < 0:
-            self._reclaim_elsewhere(namespace, tier)
+            self._reclaim_elsewhere(namespace, tier, wanted - len(space.free))
         # More than once, since a victim in a draining region leaves no slot to take.
         while len(space.free) < wanted:
             victims = self._victims(namespace, tier, clean_only=False)
@@ -112,7 +112,10 @@ class Room:
         """Borrow the namespace's fair share now, so that it is ready before it is needed."""
         while self._over_share(namespace, tier) + self._region_bytes(namespace, tier) <= 0:
             if not self._lend(namespace, tier):
-                return
+                break
+        if not self.spaces[namespace][tier].regions:
+            # All is lent: one region now, so that a first publish finds room.
+            self._reclaim_elsewhere(namespace, tier, 1)
 
     def lend_ahead_to_poorest(self, tier: int) -> None:
         """Lend what came back to the namespace furthest below its share."""
@@ -237,41 +240,54 @@ class Room:
 
     def _over_share(self, namespace: int, tier: int) -> int:
         space = self.spaces[namespace][tier]
-        return len(space.regions) * space.region_bytes - self._share(tier)
+        staying = sum(not region.draining for region in space.regions.values())
+        return staying * space.region_bytes - self._share(tier)
 
-    def _reclaim_elsewhere(self, namespace: int, tier: int) -> None:
-        """Go on taking a region from the namespace furthest over its share, the coldest first."""
-        others = [n for n in range(len(self.spaces)) if n != namespace]
-        richest = max(others, key=lambda n: self._over_share(n, tier), default=None)
-        if richest is None or self._over_share(richest, tier) <= 0:
-            return
-        space = self.spaces[richest][tier]
-        if space.returning:
-            return  # One at a time: its bytes are on their way.
-        region = next((n for n, region in space.regions.items() if region.draining), None)
-        if region is None:
+    def _reclaim_elsewhere(self, namespace: int, tier: int, slots: int) -> None:
+        """Take back regions, until there will be enough for `slots` or for the fair share.
+
+        They come from whoever is furthest over its share, the coldest first, and are there to
+        lend when the medium has their bytes back.
+        """
+        space = self.spaces[namespace][tier]
+        short = -self._over_share(namespace, tier) // space.region_bytes
+        regions = max(1, min(-(-slots // space.region_slots), short))
+        missing = regions * space.region_bytes - self._coming_back(tier)
+        others = [number for number in range(len(self.spaces)) if number != namespace]
+        while missing > 0 and others:
+            richest = max(others, key=lambda number: self._over_share(number, tier))
             region = self._coldest_region(richest, tier)
-            if region is None:
+            if self._over_share(richest, tier) <= 0 or region is None:
                 return
             self._retire(richest, tier, region)
-        if region in space.regions:
             self._empty(richest, tier, region)
+            missing -= self._region_bytes(richest, tier)
+
+    def _coming_back(self, tier: int) -> int:
+        """Return the bytes on their way back, having gone on with those that still are in use."""
+        coming = 0
+        for number, spaces in enumerate(self.spaces):
+            space = spaces[tier]
+            draining = [n for n, region in space.regions.items() if region.draining]
+            coming += (len(draining) + len(space.returning)) * space.region_bytes
+            for region in draining:
+                self._empty(number, tier, region)
+        return coming
 
     def _coldest_region(self, namespace: int, tier: int) -> int | None:
         space = self.spaces[namespace][tier]
-        empty = [number for number, region in space.regions.items() if region.used == 0]
+        staying = {number for number, region in space.regions.items() if not region.draining}
+        empty = [number for number in staying if space.regions[number].used == 0]
         if empty:
             return max(empty)
-        victim = next(self._victims(namespace, tier, clean_only=False), None)
-        if victim is None:
-            return None
-        slot = victim.slots[tier]
-        assert slot is not None
-        return slot // space.region_slots
+        slots = (block.slots[tier] for block in self._victims(namespace, tier, clean_only=False))
+        regions = (slot // space.region_slots for slot in slots if slot is not None)
+        return next((region for region in regions if region in staying), None)
 
     def _empty(self, namespace: int, tier: int, region: int) -> None:
         """Evict what can be of a draining region. What is busy now goes in a later call."""
-        for key in list(self.spaces[namespace][tier].regions[region].keys):
+        known = self.spaces[namespace][tier].regions.get(region)
+        for key in list(known.keys) if known else ():
             if key is not None and not self._is_busy(self._catalog.blocks[key], tier):
                 self._evict_copy(self._catalog.blocks[key], tier)
 

@@ -12,7 +12,7 @@ from tierd_bench.bench.timing import take_turns
 from tierd_proto.v1 import tierd_pb2 as pb
 
 GB: Final = 1_000_000_000
-_LOOK_S: Final = 0.002
+_LOOK_S: Final = 0.005
 _DURABLE_WITHIN_S: Final = 60.0
 _WAIT_S: Final = 10.0
 _LIMIT_CHAINS: Final = 2
