@@ -1,5 +1,6 @@
 """What one process publishes, another fetches, byte for byte."""
 
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -10,13 +11,15 @@ import torch
 from tests.integration.blocks import LAYOUT, ODD, SHARDED, chain, content, fetch, publish, room
 from tests.integration.blocks import tokens as tokens_of
 from tests.integration.conftest import StartDaemon
-from tests.integration.daemons import Daemon
+from tests.integration.daemons import Daemon, eventually
 from tests.integration.peers import Peer
 from tierd.core.units import MiB
 from tierd_client import (
+    BlockKey,
     Client,
     InvalidRequest,
     LayoutSpec,
+    Namespace,
     NamespaceConflict,
     connect,
     opaque_layout,
@@ -46,8 +49,16 @@ def test_another_process_finds_the_same_bytes(
     with daemon.client() as client:
         for layout in layouts:
             kv = client.open(layout)
-            for _ in range(4):  # the third is from the device, if there is one
-                assert fetch(kv, chain(1, 50, layout)) == 40
+            keys = chain(1, 50, layout)
+            assert fetch(kv, keys) == 40
+            eventually(partial(_is_all_in, client.tiers[0], kv, keys))
+            assert fetch(kv, keys) == 40
+
+
+def _is_all_in(tier: str, kv: Namespace, keys: list[BlockKey]) -> bool:
+    """Fetch `keys`, which makes them hotter, and say whether all are in `tier` now."""
+    fetch(kv, keys)
+    return kv.match(keys).by_tier == {tier: 40}
 
 
 @pytest.mark.parametrize("kind", ["array", "tensor", "bytearrays", "memoryview"])

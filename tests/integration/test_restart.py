@@ -33,6 +33,21 @@ def test_after_a_stop_everything_published_is_found_on_disk(start_daemon: StartD
             assert fetch(kv, chain(seed, 50)) == 50
 
 
+def test_two_directories_hold_half_each(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(16 * MiB)
+    daemon.stop()
+    places = [daemon.directory / "one", daemon.directory / "two"]
+    daemon.settings["tiers.disk.directories"] = ",".join(map(str, places))
+    daemon.start()
+    keys = chain(1, 200)
+    with daemon.client() as client:
+        assert publish(client.open(LAYOUT), keys) == 200
+    daemon.restart()
+    assert all(len(list(place.glob("*.segment"))) >= 6 for place in places)
+    with daemon.client() as client:
+        assert fetch(client.open(LAYOUT), keys) == 200
+
+
 def test_after_a_crash_what_was_on_disk_is_found(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(16 * MiB)
     with daemon.client() as client:

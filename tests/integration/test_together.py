@@ -12,7 +12,7 @@ from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import PATIENCE_S, Daemon, eventually
 from tests.integration.peers import Peer
 from tierd.core.units import MiB
-from tierd_client import Client, Namespace, connect
+from tierd_client import Client, DaemonUnreachable, Namespace, connect
 
 
 def _waiting(client: Client) -> bool:
@@ -187,3 +187,31 @@ def test_many_namespaces_share_the_tiers(start_daemon: StartDaemon) -> None:
             assert sum(fetch(kv, chain(turn, 30, kv.layout)) for turn in range(12)) > 100
         host = client.status().tiers[0]
         assert host.bytes_lent <= host.bytes_max
+
+
+# ---- limits
+
+
+def test_more_leases_than_a_session_may_hold_are_misses(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(limits__leases_per_session_max=4)
+    with daemon.client() as client:
+        kv = client.open(LAYOUT)
+        keys = chain(1, 5)
+        publish(kv, keys)
+        held = []
+        while len(views := kv.fetch_views(keys)):
+            held.append(views)
+        assert 1 < len(held) <= 4
+        assert fetch(kv, keys) == 0
+        assert all(views.valid() for views in held)
+        for views in held:
+            views.release()
+        assert fetch(kv, keys) == 5
+
+
+def test_more_sessions_than_there_may_be_are_refused(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(limits__sessions_max=1)
+    with daemon.client(), pytest.raises(DaemonUnreachable, match="sessions"):
+        connect(daemon.address, wait_s=0.0)
+    with daemon.client() as client:
+        client.ping()

@@ -1,6 +1,6 @@
 """Where each block of a fetch comes from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tierd.control.catalog import Block
@@ -28,37 +28,19 @@ def plan_fetch(blocks: Sequence[Block], config: StoreConfig, room: Room, moves: 
     the block from the medium by itself.
     """
     found = best_tiers(blocks, moves.online)
-    missing = [
-        index
-        for index, tier in enumerate(found)
-        if not config.tiers[tier].mapped and blocks[index].key not in moves.by_key
-    ]
-    entry = config.entry
-    if missing:
-        slots = room.take(blocks[0].namespace, entry, len(missing))
-        for index, target_slot in zip(missing, slots, strict=False):
-            moves.start(blocks[index], found[index], entry, target_slot, "demand")
-    runs: list[Run] = []
+    slots = [block.slots[tier] for block, tier in zip(blocks, found, strict=True)]
+    tiers = found
     under_way = []
-    # A run grows here until a block does not continue it.
-    tier, first, count, pending = 0, 0, 0, False
-    for index, block in enumerate(blocks):
-        block_tier, slot, block_pending = found[index], block.slots[found[index]], False
-        if not config.tiers[block_tier].mapped:
-            state = moves.by_key.get(block.key)
-            if state is not None and state.move.target == entry:
-                block_tier, slot, block_pending = entry, state.move.target_slot, True
+    colder = [index for index, tier in enumerate(found) if not config.tiers[tier].mapped]
+    if colder:
+        tiers = list(found)
+        _start_moves(blocks, found, colder, config.entry, room, moves)
+        for index in colder:
+            state = moves.by_key.get(blocks[index].key)
+            if state is not None and state.move.target == config.entry:
+                tiers[index], slots[index] = config.entry, state.move.target_slot
                 under_way.append(index)
-        assert slot is not None, block.key
-        if count and slot == first + count and block_tier == tier and block_pending == pending:
-            count += 1
-            continue
-        if count:
-            runs.append(Run(tier, first, count, pending))
-        tier, first, count, pending = block_tier, slot, 1, block_pending
-    if count:
-        runs.append(Run(tier, first, count, pending))
-    return Plan(tuple(runs), found, under_way)
+    return Plan(tuple(_runs(tiers, slots, set(under_way))), found, under_way)
 
 
 def wait_for(plan: Plan, blocks: Sequence[Block], session: int, lease: int, moves: Moves) -> None:
@@ -69,11 +51,45 @@ def wait_for(plan: Plan, blocks: Sequence[Block], session: int, lease: int, move
 
 def best_tiers(blocks: Sequence[Block], online: Sequence[bool]) -> list[int]:
     """Return the hottest tier that can serve each of `blocks`. Every one has such a tier."""
-    found = []
-    for block in blocks:
-        for tier, slot in enumerate(block.slots):
-            if slot is not None and online[tier]:
-                found.append(tier)
-                break
-    assert len(found) == len(blocks), "a block without a readable copy is not part of a prefix"
-    return found
+    tiers = [tier for tier, answers in enumerate(online) if answers]
+    hottest = tiers[0]
+    return [
+        hottest if block.slots[hottest] is not None else _best_tier(block, tiers)
+        for block in blocks
+    ]
+
+
+def _best_tier(block: Block, tiers: Sequence[int]) -> int:
+    return next(tier for tier in tiers if block.slots[tier] is not None)
+
+
+def _start_moves(
+    blocks: Sequence[Block],
+    found: Sequence[int],
+    colder: Sequence[int],
+    entry: int,
+    room: Room,
+    moves: Moves,
+) -> None:
+    """Bring blocks to the entry tier that are not on the way already, as far as it has slots."""
+    missing = [index for index in colder if blocks[index].key not in moves.by_key]
+    if not missing:
+        return
+    slots = room.take(blocks[0].namespace, entry, len(missing))
+    for index, slot in zip(missing, slots, strict=False):
+        moves.start(blocks[index], found[index], entry, slot, "demand")
+
+
+def _runs(tiers: Sequence[int], slots: Sequence[int | None], under_way: set[int]) -> Iterator[Run]:
+    """Join neighbours: blocks in consecutive slots of one tier that are there, or all are not."""
+    first = 0
+    run_tier, next_slot = tiers[0], slots[0]
+    for index, (tier, slot) in enumerate(zip(tiers, slots, strict=True)):
+        assert slot is not None and next_slot is not None, index
+        if slot != next_slot or tier != run_tier or (index in under_way) != (first in under_way):
+            yield Run(run_tier, next_slot - (index - first), index - first, first in under_way)
+            first, run_tier, next_slot = index, tier, slot
+        next_slot += 1
+    assert next_slot is not None
+    count = len(tiers) - first
+    yield Run(run_tier, next_slot - count, count, first in under_way)

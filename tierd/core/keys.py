@@ -6,9 +6,11 @@ one tenant's KV to another. The functions are deterministic across processes and
 salt of the interpreter is in them.
 """
 
+import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, NewType
+from typing import Final, NewType, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -51,7 +53,12 @@ def join_keys(keys: Iterable[BlockKey]) -> bytes:
 def split_keys(joined: bytes) -> list[BlockKey]:
     """Return the keys in `joined`, the inverse of `join_keys`; a ragged tail is a bug."""
     assert len(joined) % KEY_BYTES == 0, len(joined)
-    return [BlockKey(key) for key in np.frombuffer(joined, "V16").tolist()]
+    return cast(list[BlockKey], list(_keys_struct(len(joined) // KEY_BYTES).unpack(joined)))
+
+
+@lru_cache(maxsize=64)
+def _keys_struct(count: int) -> struct.Struct:
+    return struct.Struct("16s" * count)
 
 
 def _chained(root: BlockKey, pieces: Iterable[bytes]) -> list[BlockKey]:

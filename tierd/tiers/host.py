@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
 from tierd.core.errors import CorruptSlot
@@ -21,6 +21,7 @@ class HostSpace:
         self.slot_bytes = spec.layout.block_bytes
         self._region_bytes = spec.region_slots * self.slot_bytes
         self._background = background
+        self._preparing: dict[int, Future[None]] = {}
         self._stop = Event()
 
     def view(self, slot: int) -> memoryview:
@@ -29,8 +30,11 @@ class HostSpace:
 
     def prepare(self, region: int) -> None:
         """Fault the region's pages in, in the background."""
-        start = region * self._region_bytes
-        self._background.submit(self.arena.populate, start, self._region_bytes, self._stop)
+        if self._stop.is_set():
+            return
+        start, size = region * self._region_bytes, self._region_bytes
+        populate = self.arena.populate
+        self._preparing[region] = self._background.submit(populate, start, size, self._stop)
 
     async def write(self, writes: Sequence[SlotWrite]) -> None:
         """Copy every source into its slot."""
@@ -46,10 +50,10 @@ class HostSpace:
 
     async def reclaim(self, region: int) -> None:
         """Give the region's pages back to the system."""
-        loop = asyncio.get_running_loop()
-        start = region * self._region_bytes
-        # In the thread that populates, so that it comes after a `prepare` of the same region.
-        await loop.run_in_executor(self._background, self.arena.punch, start, self._region_bytes)
+        preparing = self._preparing.pop(region, None)
+        if preparing is not None and not preparing.cancel():
+            await asyncio.wrap_future(preparing)
+        await asyncio.to_thread(self.arena.punch, region * self._region_bytes, self._region_bytes)
 
     def close(self) -> None:
         """Stop what runs in the background, and unmap."""
