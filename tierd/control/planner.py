@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from tierd.control.catalog import Block
 from tierd.control.config import StoreConfig
@@ -29,18 +30,21 @@ def plan_fetch(blocks: Sequence[Block], config: StoreConfig, room: Room, moves: 
     """
     found = best_tiers(blocks, moves.online)
     slots = [block.slots[tier] for block, tier in zip(blocks, found, strict=True)]
-    tiers = found
+    tiers, pending = found, [False] * len(blocks)
     under_way = []
-    colder = [index for index, tier in enumerate(found) if not config.tiers[tier].mapped]
-    if colder:
+    # Tiers up to the entry tier are mapped; only what is colder takes more than a look.
+    if max(found) > config.entry:
         tiers = list(found)
+        colder = [index for index, tier in enumerate(found) if tier > config.entry]
         _start_moves(blocks, found, colder, config.entry, room, moves)
         for index in colder:
             state = moves.by_key.get(blocks[index].key)
             if state is not None and state.move.target == config.entry:
                 tiers[index], slots[index] = config.entry, state.move.target_slot
+                pending[index] = True
                 under_way.append(index)
-    return Plan(tuple(_runs(tiers, slots, set(under_way))), found, under_way)
+    assert None not in slots, "found where there is no copy"
+    return Plan(tuple(_runs(tiers, cast(list[int], slots), pending)), found, under_way)
 
 
 def wait_for(plan: Plan, blocks: Sequence[Block], session: int, lease: int, moves: Moves) -> None:
@@ -80,16 +84,14 @@ def _start_moves(
         moves.start(blocks[index], found[index], entry, slot, "demand")
 
 
-def _runs(tiers: Sequence[int], slots: Sequence[int | None], under_way: set[int]) -> Iterator[Run]:
-    """Join neighbours: blocks in consecutive slots of one tier that are there, or all are not."""
-    first = 0
-    run_tier, next_slot = tiers[0], slots[0]
-    for index, (tier, slot) in enumerate(zip(tiers, slots, strict=True)):
-        assert slot is not None and next_slot is not None, index
-        if slot != next_slot or tier != run_tier or (index in under_way) != (first in under_way):
-            yield Run(run_tier, next_slot - (index - first), index - first, first in under_way)
-            first, run_tier, next_slot = index, tier, slot
+def _runs(tiers: Sequence[int], slots: Sequence[int], pending: Sequence[bool]) -> Iterator[Run]:
+    """Join neighbours: blocks in consecutive slots of one tier, all there or none yet."""
+    count = 0
+    run_tier, run_pending, next_slot = tiers[0], pending[0], slots[0]
+    for tier, slot, waits in zip(tiers, slots, pending, strict=True):
+        if slot != next_slot or tier != run_tier or waits != run_pending:
+            yield Run(run_tier, next_slot - count, count, run_pending)
+            count, run_tier, run_pending, next_slot = 0, tier, waits, slot
+        count += 1
         next_slot += 1
-    assert next_slot is not None
-    count = len(tiers) - first
-    yield Run(run_tier, next_slot - count, count, first in under_way)
+    yield Run(run_tier, next_slot - count, count, run_pending)
