@@ -300,5 +300,5 @@ class ThreeTierMachine(StoreMachine):
 TestTwoTiers = TwoTierMachine.TestCase
 TestThreeTiers = ThreeTierMachine.TestCase
 
-TestTwoTiers.settings = settings(max_examples=200, stateful_step_count=60)
-TestThreeTiers.settings = settings(max_examples=200, stateful_step_count=60)
+TestTwoTiers.settings = settings(max_examples=120, stateful_step_count=60)
+TestThreeTiers.settings = settings(max_examples=120, stateful_step_count=60)

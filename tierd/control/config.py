@@ -9,7 +9,8 @@ from tierd.control.policies import Policies
 class TierConfig:
     """One tier. Tiers are given hottest first; those without bytes are left out.
 
-    `mapped`: clients can read its slots in place. Others are read through the entry tier, or
+    `header_bytes`: what the medium needs for each slot and each region besides the blocks; it
+    counts towards the cap. `mapped`: clients can read its slots in place. Others are read through the entry tier, or
     by the client from the medium.
     """
 
@@ -17,6 +18,7 @@ class TierConfig:
     bytes_max: int
     region_bytes: int
     mapped: bool
+    header_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

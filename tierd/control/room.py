@@ -46,18 +46,20 @@ class Room:
 
     def add_namespace(self, block_bytes: int, region_slots: Sequence[int]) -> None:
         """Add the spaces of one more namespace, numbered as in the catalog."""
-        self.spaces.append(
-            [
-                SlotSpace(budget, block_bytes, slots)
-                for budget, slots in zip(self.budgets, region_slots, strict=True)
-            ]
-        )
+        rows = zip(self._config.tiers, self.budgets, region_slots, strict=True)
+        spaces = []
+        for tier, budget, slots in rows:
+            slot_bytes = block_bytes + tier.header_bytes
+            region_bytes = slots * slot_bytes + tier.header_bytes
+            spaces.append(SlotSpace(budget, slot_bytes, slots, region_bytes))
+        self.spaces.append(spaces)
         self.policies.append([self._config.policies.eviction() for _ in self._config.tiers])
 
     def region_slots(self, tier: int, block_bytes: int) -> int:
         """Return how many slots a region of a new namespace has."""
         config = self._config.tiers[tier]
-        return max(1, min(config.region_bytes, config.bytes_max) // block_bytes)
+        room = min(config.region_bytes, config.bytes_max) - config.header_bytes
+        return max(1, room // (block_bytes + config.header_bytes))
 
     def take(self, namespace: int, tier: int, wanted: int) -> list[int]:
         """Take up to `wanted` slots, evicting what the policy gives up; fewer if it must."""

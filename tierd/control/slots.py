@@ -48,14 +48,11 @@ class SlotSpace:
     budget: TierBudget
     slot_bytes: int
     region_slots: int
+    region_bytes: int
     regions: dict[int, Region] = field(default_factory=dict)
     free: list[int] = field(default_factory=list)
     returning: set[int] = field(default_factory=set)
     used: int = 0
-
-    @property
-    def region_bytes(self) -> int:
-        return self.region_slots * self.slot_bytes
 
     @property
     def slots(self) -> int:

@@ -35,7 +35,7 @@ from tierd.control.store import Store
 from tierd.core.addresses import DESCRIPTOR_SUFFIX
 from tierd.core.errors import DirectoryInUse
 from tierd.core.layouts import LayoutSpec
-from tierd.core.units import MiB
+from tierd.core.units import PAGE_BYTES, MiB
 from tierd.index.lmdb_index import Index, NamespaceRecord
 from tierd.index.lock import DirectoryLock
 from tierd.service.config import Config
@@ -63,6 +63,9 @@ _GRPC_OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
+
+_HEADER_BYTES: Final = {"disk": PAGE_BYTES}
+"""What a slot, and a segment once, needs on the medium besides the blocks."""
 
 _ADMISSION: Final = {"always": AlwaysAdmit, "second_touch": SecondTouch}
 
@@ -305,7 +308,13 @@ def _store_config(config: Config, names: list[str]) -> control.StoreConfig:
     limits = config.limits
     return control.StoreConfig(
         tiers=tuple(
-            control.TierConfig(name, bytes_max[name], config.tiers.region_bytes, index <= entry)
+            control.TierConfig(
+                name,
+                bytes_max[name],
+                config.tiers.region_bytes,
+                mapped=index <= entry,
+                header_bytes=_HEADER_BYTES.get(name, 0),
+            )
             for index, name in enumerate(names)
         ),
         entry=entry,
