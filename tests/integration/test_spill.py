@@ -74,7 +74,6 @@ def test_a_chain_longer_than_the_host_tier(start_daemon: StartDaemon) -> None:
             assert b"".join(views) == content(keys).tobytes()
 
 
-@pytest.mark.xfail(reason="a reservation holds the whole prefix in the host tier")
 def test_a_chain_longer_than_the_host_tier_is_taken_in(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(16 * MiB, tiers__host__bytes=SMALL_HOST)
     with daemon.client() as client:

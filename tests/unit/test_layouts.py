@@ -80,7 +80,7 @@ def test_every_field_changes_the_fingerprint(field: str) -> None:
     "changed",
     [{"layers": 31}, {"kv_heads": 4}, {"head_size": 64}, {"planes": 1}, {"window_tokens": 1}],
 )
-def test_every_field_of_a_group_changes_the_fingerprint(changed: dict[str, int]) -> None:
+def test_every_field_of_a_group_changes_the_fingerprint(changed: dict[str, Any]) -> None:
     other = replace(LLAMA_3_8B, groups=(replace(LLAMA_3_8B.groups[0], **changed),))
     assert other.fingerprint != LLAMA_3_8B.fingerprint
 

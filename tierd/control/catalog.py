@@ -10,11 +10,13 @@ from tierd.core.layouts import LayoutSpec
 class Block:
     """A sealed block that has at least one copy.
 
-    `slots[t]` is the slot of its copy in tier t, or None. `leases` counts the leases that hold
-    it; a leased block loses no copy. `pins` are those of them that pin it. `hits` counts fetches.
+    `slots[t]` is the slot of its copy in tier t, or None. `leases` counts the leases that read
+    it: a leased block loses no copy. `children` counts those under which blocks that hang on it
+    are written: it does not lose its last copy. `pins` are the leases that pin it. `hits` counts
+    fetches.
     """
 
-    __slots__ = ("hits", "key", "leases", "namespace", "parent", "pins", "slots")
+    __slots__ = ("children", "hits", "key", "leases", "namespace", "parent", "pins", "slots")
 
     def __init__(self, key: BlockKey, parent: BlockKey, namespace: int, tiers: int) -> None:
         self.key = key
@@ -22,8 +24,13 @@ class Block:
         self.namespace = namespace
         self.slots: list[int | None] = [None] * tiers
         self.leases = 0
+        self.children = 0
         self.pins = 0
         self.hits = 0
+
+    def is_last(self, tier: int) -> bool:
+        """Say whether the copy in `tier` is the only one."""
+        return all(slot is None for other, slot in enumerate(self.slots) if other != tier)
 
     def coldest(self) -> int:
         """Return the coldest tier with a copy."""
@@ -48,7 +55,8 @@ class Namespace:
 class Catalog:
     """Keys to blocks. A block that is still being written is not in it.
 
-    `held[n]` counts the blocks of namespace n, and `copies[t]` the copies in tier t.
+    `held[n]` counts the blocks of namespace n, and `copies[t]` the copies in tier t. `names` are
+    all names that a namespace was opened by; its own is the first.
     """
 
     def __init__(self) -> None:
@@ -56,6 +64,7 @@ class Catalog:
         self.held = Counter[int]()
         self.copies = Counter[int]()
         self.namespaces: list[Namespace] = []
+        self.names: dict[str, Namespace] = {}
 
     def held_prefix(self, root: BlockKey, keys: Sequence[BlockKey]) -> list[Block]:
         """Return the blocks of the longest prefix of `keys` that is held, root first.
@@ -72,9 +81,6 @@ class Catalog:
             held.append(block)
             parent = key
         return held
-
-    def namespace_named(self, name: str) -> Namespace | None:
-        return next((space for space in self.namespaces if space.name == name), None)
 
     def namespace_of(self, layout: LayoutSpec) -> Namespace | None:
         return next((space for space in self.namespaces if space.layout == layout), None)

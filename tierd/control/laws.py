@@ -66,9 +66,10 @@ def _slots_add_up(store: Store) -> None:
 def _leases_are_counted(store: Store) -> None:
     """Law 3: what is leased is there, with its count, and so are its ancestors."""
     counted: Counter[int] = Counter()
+    parents_of: Counter[int] = Counter()
     for lease in store.leases.leases.values():
         for block in lease.blocks:
-            counted[id(block)] += 1
+            (parents_of if lease.writes else counted)[id(block)] += 1
         parents = (
             block.parent == before.key
             for before, block in zip(lease.blocks, lease.blocks[1:], strict=False)
@@ -76,6 +77,7 @@ def _leases_are_counted(store: Store) -> None:
         assert all(parents), ("law 3: a lease holds a gap", lease.number)
     for block in store.catalog.blocks.values():
         assert block.leases == counted[id(block)], ("law 3: lease count", block.key, block.leases)
+        assert block.children == parents_of[id(block)], ("law 3: children", block.key)
     for session in store.sessions.values():
         own = {x.number for x in store.leases.leases.values() if x.session == session.number}
         assert session.leases == own, ("law 3: leases of a session", session.number)

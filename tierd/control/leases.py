@@ -29,8 +29,9 @@ class Writing:
 class Lease:
     """One promise to one session.
 
-    `blocks` are held in place: those read, or the parents of those written. `found[i]` is the
-    tier that was to serve blocks[i]. `writings` are the reserved blocks, in chain order.
+    `blocks` are those read, which stay in place, or for a lease that `writes` the parents of
+    those written, which stay somewhere. `found[i]` is the tier that was to serve blocks[i].
+    `writings` are the reserved blocks, in chain order.
     `pin_bytes` is what a pin takes of the quota, 0 in other leases. An `expired` lease promises
     nothing more; one with writings is kept until its owner says that it has stopped writing, or
     is dead.
@@ -46,6 +47,7 @@ class Lease:
     writings: list[Writing] = field(default_factory=list)
     part: int = 0
     pin_bytes: int = 0
+    writes: bool = False
     expired: bool = False
 
 
@@ -72,7 +74,10 @@ class LeaseTable:
 
     def add(self, lease: Lease) -> None:
         for block in lease.blocks:
-            block.leases += 1
+            if lease.writes:
+                block.children += 1
+            else:
+                block.leases += 1
         self.leases[lease.number] = lease
         heappush(self._expiries, (lease.expires_ns, lease.number))
 
@@ -83,8 +88,12 @@ class LeaseTable:
     def let_go(self, lease: Lease) -> list[Block]:
         """Stop holding the blocks of a lease, and return them. The lease is not forgotten."""
         for block in lease.blocks:
-            assert block.leases > 0, block.key
-            block.leases -= 1
+            if lease.writes:
+                assert block.children > 0, block.key
+                block.children -= 1
+            else:
+                assert block.leases > 0, block.key
+                block.leases -= 1
         blocks, lease.blocks = lease.blocks, []
         return blocks
 

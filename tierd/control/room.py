@@ -228,6 +228,8 @@ class Room:
         """Say whether a block must stay for now. If it is to be written first, that comes next."""
         if block.leases or block.key in self.moving or block.slots[tier] is None:
             return True
+        if block.children and block.is_last(tier):
+            return True
         queue = self.queued[tier]
         if block.key not in queue:
             return False

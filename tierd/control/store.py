@@ -141,7 +141,7 @@ class Store:
     def _open_namespace(self, event: ev.OpenNamespace, now_ns: int) -> None:
         name = event.name or event.layout.fingerprint.hex()
         # Equal layouts have equal keys: a second name for one is the same namespace.
-        known = self.catalog.namespace_named(name) or self.catalog.namespace_of(event.layout)
+        known = self.catalog.names.get(name) or self.catalog.namespace_of(event.layout)
         if known is None:
             limit = self.config.limits.namespaces_max
             if len(self.catalog.namespaces) >= limit:
@@ -152,6 +152,7 @@ class Store:
             differences = known.layout.differences(event.layout)
             self._reply(event, NamespaceConflict(name, differences))
             return
+        self.catalog.names[name] = known
         self.room.rebalance(self.config.entry)
         self.room.lend_ahead(known.number, self.config.entry)
         self._reply(event, ev.NamespaceOpened(known.number, known.layout))
@@ -159,6 +160,7 @@ class Store:
     def _add_namespace(self, name: str, layout: Any, region_slots: dict[int, int]) -> Namespace:
         namespace = Namespace(len(self.catalog.namespaces), name, layout)
         self.catalog.namespaces.append(namespace)
+        self.catalog.names[name] = namespace
         self.counts.append(Counts())
         tiers = range(len(self.config.tiers))
         bytes_ = layout.block_bytes
@@ -330,7 +332,8 @@ class Store:
         if not wanted:
             return ev.Reserved(0, (), 0)
         fresh = [index for index in wanted if keys[index] not in self.writing]
-        lease = self._grant(session, namespace, held, now_ns + self.config.write_lease_ns)
+        until_ns = now_ns + self.config.write_lease_ns
+        lease = self._grant(session, namespace, held, until_ns, writes=True)
         lease.part = part
         slots = self.room.take(namespace, self.config.entry, len(fresh))
         declined = len(fresh) - len(slots)
@@ -443,8 +446,17 @@ class Store:
 
     # ---- leases
 
-    def _grant(self, session: Session, namespace: int, blocks: list[Block], until_ns: int) -> Lease:
-        lease = Lease(self.leases.next_number(), session.number, namespace, until_ns, blocks)
+    def _grant(
+        self,
+        session: Session,
+        namespace: int,
+        blocks: list[Block],
+        until_ns: int,
+        *,
+        writes: bool = False,
+    ) -> Lease:
+        number = self.leases.next_number()
+        lease = Lease(number, session.number, namespace, until_ns, blocks, writes=writes)
         lease.fence = session.fences_free.pop()
         session.leases.add(lease.number)
         self.leases.add(lease)

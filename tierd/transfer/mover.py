@@ -174,12 +174,15 @@ class Mover:
         return ["source" if isinstance(fault, CorruptSlot) else None for fault in faults]
 
     async def _write(self, row: SpaceRow, moves: Sequence[Move]) -> None:
+        target = moves[0].target
+        if target in self._indexed and self._indexed[target].dropped:
+            # Before a slot is written anew, no record says that it holds what it held.
+            await self._commit(target, [])
         sequences = [next(self._sequences) for _ in moves]
         writes = [
             SlotWrite(m.target_slot, m.key, m.parent, sequence, row.entry.view(m.source_slot))
             for m, sequence in zip(moves, sequences, strict=True)
         ]
-        target = moves[0].target
         await row.spaces[target].write(writes)
         if target not in self._indexed:
             return
