@@ -1,8 +1,7 @@
 """A status as a busy daemon would give it, for tests of what shows one."""
 
-from tierd_proto.v1 import tierd_pb2 as pb
-
 from tierd.core.units import GiB, MiB
+from tierd_proto.v1 import tierd_pb2 as pb
 
 
 def busy_reply(seconds: int = 3700) -> pb.StatusReply:

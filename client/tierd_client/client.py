@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Self
 
 import grpc
-from tierd_proto.v1 import tierd_pb2 as pb
 
 from tierd.core.addresses import Address, parse_address
 from tierd.core.errors import DaemonUnreachable, TierdError
@@ -18,6 +17,7 @@ from tierd_client.connection import Connection, Opened
 from tierd_client.loader import Loader, LocalLoader, RemoteLoader
 from tierd_client.namespace import Namespace
 from tierd_client.stream import StreamClosed
+from tierd_proto.v1 import tierd_pb2 as pb
 
 _RETRY_S_MIN: Final = 0.05
 _RETRY_S_MAX: Final = 1.0
@@ -48,7 +48,8 @@ class Client:
     Concurrency: any method from any thread. While the daemon is away everything is a miss; a
     thread of the client tries to reach it again.
 
-    Fork: a child starts with no connection and makes its own at its first call.
+    Fork: a child starts with no connection and makes its own at its first call. gRPC itself can
+    abort a child that was forked while another thread was in a call: fork while idle.
     """
 
     def __init__(self, address: Address, wait_s: float, name: str) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import grpc
-from tierd_proto.v1 import tierd_pb2 as pb
 
 from tierd.core.addresses import Address
 from tierd.core.errors import DaemonUnreachable, TierdError
@@ -17,6 +16,7 @@ from tierd.core.layouts import LayoutSpec
 from tierd_client.memory import DaemonMemory, Refused
 from tierd_client.stream import SessionStream, StreamClosed
 from tierd_client.wire import layout_to_wire
+from tierd_proto.v1 import tierd_pb2 as pb
 
 PROTOCOL: Final = 1
 _HELLO_TIMEOUT_S: Final = 5.0

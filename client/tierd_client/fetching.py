@@ -1,14 +1,17 @@
 """One fetch, from the reply to the last byte: ready blocks first, then those that land."""
 
 import time
-
-from tierd_proto.v1 import tierd_pb2 as pb
+from typing import Final
 
 from tierd_client.buffers import Buffers, runs
 from tierd_client.connection import Connection
 from tierd_client.loader import Delivery, Leased, Loader
 from tierd_client.placement import PlacedRun, placed_runs
 from tierd_client.results import Fetched
+from tierd_proto.v1 import tierd_pb2 as pb
+
+_STEP_BYTES: Final = 256 << 20
+"""Bytes between two looks at the deadline."""
 
 
 def deliver(
@@ -17,7 +20,6 @@ def deliver(
     reply: pb.FetchReply,
     leased: Leased,
     buffers: Buffers,
-    until_s: float,
 ) -> Delivery:
     """Load every block of `reply` into `buffers`, until the deadline.
 
@@ -34,11 +36,11 @@ def deliver(
         if connection.mapped[run.tier]:
             _copy(loader, run, leased, buffers, delivery, staged=False)
         else:
-            _read(loader, run, leased, buffers, delivery, until_s)
+            _read(loader, run, leased, buffers, delivery)
         if delivery.cut:
             return delivery
     if pending:
-        _follow(connection, loader, pending, leased, buffers, delivery, until_s)
+        _follow(connection, loader, pending, leased, buffers, delivery)
     return delivery
 
 
@@ -65,13 +67,20 @@ def _copy(
     *,
     staged: bool,
 ) -> None:
-    start = time.perf_counter()
-    count = loader.load_ready(run, leased, buffers)
-    seconds = time.perf_counter() - start
     route = loader.route(run.tier, staged=staged)
-    delivery.add(run.first, count, route, count * buffers.part_bytes, seconds)
-    if count < run.count:
-        delivery.cut = "lease expired"
+    step = max(1, _STEP_BYTES // buffers.part_bytes)
+    for first in range(run.first, run.first + run.count, step):
+        if leased.late:
+            delivery.cut = "deadline"
+            return
+        piece = run.part(first, min(step, run.first + run.count - first))
+        start = time.perf_counter()
+        count = loader.load_ready(piece, leased, buffers)
+        seconds = time.perf_counter() - start
+        delivery.add(first, count, route, count * buffers.part_bytes, seconds)
+        if count < piece.count:
+            delivery.cut = "deadline" if leased.late else "lease expired"
+            return
 
 
 def _read(
@@ -80,17 +89,16 @@ def _read(
     leased: Leased,
     buffers: Buffers,
     delivery: Delivery,
-    until_s: float,
 ) -> None:
     start = time.perf_counter()
-    loaded = loader.load_direct(run, leased, buffers, until_s)
+    loaded = loader.load_direct(run, leased, buffers)
     seconds = time.perf_counter() - start
     route = loader.route(run.tier, staged=False)
     for first, count in runs(loaded):
         size = count * buffers.part_bytes
         delivery.add(first, count, route, size, seconds * count / len(loaded))
     if len(loaded) < run.count:
-        delivery.cut = "deadline" if time.monotonic() >= until_s else "read failed"
+        delivery.cut = "deadline" if leased.late else "read failed"
 
 
 def _follow(
@@ -100,14 +108,13 @@ def _follow(
     leased: Leased,
     buffers: Buffers,
     delivery: Delivery,
-    until_s: float,
 ) -> None:
     """Copy pending blocks as they land, until all have, one fails, or time is up."""
     landing = connection.landing(leased.lease)
     waiting = {index: run for run in pending for index in range(run.first, run.first + run.count)}
     started = time.perf_counter()
     while waiting:
-        landed, failed, go_on = landing.take(until_s)
+        landed, failed, go_on = landing.take(leased.until_s)
         ready = sorted(index for index in landed if index in waiting)
         for first, count in _neighbours(ready, waiting):
             run = waiting[first].part(first, count)

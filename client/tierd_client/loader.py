@@ -9,13 +9,12 @@ import ctypes
 import mmap
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
-from tierd_proto.v1 import tierd_pb2 as pb
 
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
@@ -25,6 +24,7 @@ from tierd_client.buffers import Buffers, copy, copy_all
 from tierd_client.connection import Connection, Opened
 from tierd_client.memory import Refused
 from tierd_client.placement import PlacedRun
+from tierd_proto.v1 import tierd_pb2 as pb
 
 
 @dataclass(slots=True)
@@ -64,12 +64,18 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """The lease under which blocks are loaded, and what they should be."""
+    """The lease under which blocks are loaded, what they should be, and until when it matters."""
 
     lease: int
     fence: int
     keys: Sequence[BlockKey]
     part: int
+    until_s: float
+
+    @property
+    def late(self) -> bool:
+        """Say whether nobody waits for the bytes any more."""
+        return time.monotonic() >= self.until_s
 
 
 class Loader(Protocol):
@@ -84,9 +90,7 @@ class Loader(Protocol):
 
     def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int: ...
 
-    def load_direct(
-        self, run: PlacedRun, leased: Leased, buffers: Buffers, until_s: float
-    ) -> list[int]: ...
+    def load_direct(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> list[int]: ...
 
 
 class LocalLoader:
@@ -145,13 +149,11 @@ class LocalLoader:
         copy_all(copies, self.helpers)
         return run.count if self.holds(leased) else 0
 
-    def load_direct(
-        self, run: PlacedRun, leased: Leased, buffers: Buffers, until_s: float
-    ) -> list[int]:
+    def load_direct(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> list[int]:
         """Read slots from their segments with O_DIRECT, and verify each."""
 
         def load(index: int) -> int | None:
-            if time.monotonic() >= until_s:
+            if leased.late:
                 return None
             slot = run.slot + index - run.first
             target = buffers.address(index)
@@ -227,18 +229,13 @@ class RemoteLoader:
 
     def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
         """Receive blocks until the run or the stream ends."""
-        return self._receive(run, leased, buffers, lambda: False)
+        return self._receive(run, leased, buffers)
 
-    def load_direct(
-        self, run: PlacedRun, leased: Leased, buffers: Buffers, until_s: float
-    ) -> list[int]:
+    def load_direct(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> list[int]:
         """Receive blocks that the daemon reads from the medium for us."""
-        count = self._receive(run, leased, buffers, lambda: time.monotonic() >= until_s)
-        return list(range(run.first, run.first + count))
+        return list(range(run.first, run.first + self._receive(run, leased, buffers)))
 
-    def _receive(
-        self, run: PlacedRun, leased: Leased, buffers: Buffers, late: Callable[[], bool]
-    ) -> int:
+    def _receive(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
         request = pb.ReadRequest(
             session=self._connection.session,
             lease=leased.lease,
@@ -248,14 +245,11 @@ class RemoteLoader:
         )
         received = 0
         try:
-            call: Any = self._connection.stream.stub.Read(request)
-            for chunk in call:
+            remaining_s = max(0.0, leased.until_s - time.monotonic())
+            for chunk in self._connection.stream.stub.Read(request, timeout=remaining_s):
                 view = buffers.view(chunk.index)
                 view[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
                 received += len(chunk.data)
-                if late():
-                    call.cancel()
-                    break
         except (grpc.RpcError, ValueError):  # ValueError: the channel is closed.
             pass  # What has come whole counts; the rest is a miss.
         return received // self._layout.part_bytes

@@ -14,9 +14,8 @@ import weakref
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tierd_proto.v1 import tierd_pb2 as pb
-
 from tierd.core.addresses import DESCRIPTOR_SUFFIX
+from tierd_proto.v1 import tierd_pb2 as pb
 
 _REPLY_BYTES_MAX: Final = 1 << 20
 _TIMEOUT_S: Final = 5.0

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from tierd_proto.v1 import tierd_pb2 as pb
-
 from tierd.core.errors import InvalidRequest, Overloaded, TierdError
 from tierd.core.keys import BlockKey, chain_keys, join_keys
 from tierd.core.layouts import LayoutSpec
@@ -18,11 +16,13 @@ from tierd_client.placement import placed_runs
 from tierd_client.results import Fetched, Matched, Published
 from tierd_client.stream import StreamClosed
 from tierd_client.views import Reservation, SlotViews, Views, private_views
+from tierd_proto.v1 import tierd_pb2 as pb
 
 if TYPE_CHECKING:
     from tierd_client.client import Client
 
 _CALL_TIMEOUT_S = 5.0
+_ANSWER_S_MAX = 0.1
 
 Chain = Sequence[BlockKey] | Any
 """Keys in chain order, root first; or token ids, of which whole blocks count."""
@@ -107,7 +107,7 @@ class Namespace:
         self._check_part(part)
         keys = self._keys(chain)
         asked = self._ask_fetch(keys, until_s, wait_s, None)
-        if asked is None or not asked[2].lease:
+        if isinstance(asked, str) or not asked[2].lease:
             return Views(None, 0, 0, ())
         connection, opened, reply = asked
         loader = self._loader(connection, opened)
@@ -124,8 +124,8 @@ class Namespace:
             return Views(connection, reply.lease, reply.fence, slots)
         memory = private_views(self.layout, reply.blocks)
         buffers = Buffers(memory, self.layout.part_bytes, reply.blocks, writable=True)
-        leased = Leased(reply.lease, reply.fence, keys, part)
-        delivery = deliver(connection, loader, reply, leased, buffers, until_s)
+        leased = Leased(reply.lease, reply.fence, keys, part, until_s)
+        delivery = deliver(connection, loader, reply, leased, buffers)
         size = self.layout.part_bytes
         count = min(delivery.prefix(), reply.blocks)
         slots = SlotViews([(memory.toreadonly(), count, size)], 0, size)
@@ -226,19 +226,18 @@ class Namespace:
         buffers = Buffers(into, self.layout.part_bytes, len(keys), writable=True)
         nothing = Reservation(None, None, self.layout, part, None)
         asked = self._ask_fetch(keys, until_s, wait_s, part if reserving else None)
-        if asked is None:
-            late = time.monotonic() >= until_s
-            return Fetched(cut="deadline" if late else "daemon away"), nothing
+        if isinstance(asked, str):
+            return Fetched(seconds=time.monotonic() - start_s, cut=asked), nothing
         connection, opened, reply = asked
         reservation = nothing
         if reserving:
             reservation = self._reservation(connection, opened, part, reply.reserved)
         if not reply.lease:
             return Fetched(seconds=time.monotonic() - start_s), reservation
-        leased = Leased(reply.lease, reply.fence, keys, part)
+        leased = Leased(reply.lease, reply.fence, keys, part, until_s)
         try:
             loader = self._loader(connection, opened)
-            delivery = deliver(connection, loader, reply, leased, buffers, until_s)
+            delivery = deliver(connection, loader, reply, leased, buffers)
         finally:
             connection.release(reply.lease)
         seconds = time.monotonic() - start_s
@@ -246,25 +245,34 @@ class Namespace:
 
     def _ask_fetch(
         self, keys: list[BlockKey], until_s: float, wait_s: float, reserve_part: int | None
-    ) -> tuple[Connection, Opened, pb.FetchReply] | None:
+    ) -> tuple[Connection, Opened, pb.FetchReply] | str:
+        """Return the reply, and who gave it; or why there is none."""
+        if not keys:
+            return ""
         reached = self._reach()
-        if reached is None or not keys:
-            return None
+        if reached is None:
+            return "daemon away"
         connection, opened = reached
         remaining_s = max(0.0, until_s - time.monotonic())
+        # What is held is to be here in time, even if the wait was in vain.
+        longest_s = remaining_s - min(_ANSWER_S_MAX, remaining_s / 4)
         body = pb.Fetch(
             namespace=opened.number,
             keys=join_keys(keys),
-            wait_ns=int(min(wait_s, remaining_s) * 1e9),
+            wait_ns=int(min(wait_s, longest_s) * 1e9),
             reserve=reserve_part is not None,
             part=reserve_part or 0,
         )
         future = connection.stream.ask(fetch=body)
-        reply = self._wait(future, remaining_s)
-        if reply is None:
+        try:
+            return connection, opened, future.result(remaining_s).fetch
+        except TimeoutError:
             connection.release_when_answered(future)
-            return None
-        return connection, opened, reply.fetch
+            return "deadline"
+        except StreamClosed:
+            return "daemon away"
+        except Overloaded:
+            return "overloaded"
 
     def _wait(
         self, future: "Future[pb.ServerMessage]", timeout_s: float

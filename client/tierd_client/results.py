@@ -19,8 +19,8 @@ class Fetched:
 
     `blocks` are in the caller's memory, from the first on. `by_tier` says where they were found
     and `routes` how they came; a route may have brought more than counts. `cut` says why the
-    prefix is shorter than what was held: "", "deadline", "lease expired", "read failed", or
-    "daemon away".
+    prefix is shorter than what was held: "", "deadline", "lease expired", "read failed",
+    "overloaded", or "daemon away".
     """
 
     blocks: int = 0

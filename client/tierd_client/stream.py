@@ -14,10 +14,10 @@ from itertools import count
 from typing import Any, Final
 
 import grpc
-from tierd_proto.v1 import tierd_pb2 as pb
-from tierd_proto.v1.tierd_pb2_grpc import TierdStub
 
 from tierd_client.wire import error_from_wire
+from tierd_proto.v1 import tierd_pb2 as pb
+from tierd_proto.v1.tierd_pb2_grpc import TierdStub
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 64 << 20),

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import grpc
-from tierd_proto.v1 import tierd_pb2 as pb
 
 from tierd.core.errors import TierdError
 from tierd.core.layouts import LayoutSpec
@@ -15,6 +14,7 @@ from tierd_client.buffers import Buffers, Copy, copy_all
 from tierd_client.connection import Connection
 from tierd_client.loader import LocalLoader
 from tierd_client.stream import StreamClosed
+from tierd_proto.v1 import tierd_pb2 as pb
 
 _CHUNK_BYTES = 2 << 20
 _SEAL_TIMEOUT_S = 10.0

@@ -1,9 +1,8 @@
 """Between the client's values and protobuf messages."""
 
-from tierd_proto.v1 import tierd_pb2 as pb
-
 from tierd.core import errors
 from tierd.core.layouts import LayoutSpec
+from tierd_proto.v1 import tierd_pb2 as pb
 
 
 def layout_to_wire(layout: LayoutSpec) -> pb.Layout:

@@ -13,14 +13,14 @@ from pathlib import Path
 import grpc
 import pytest
 from rich.console import Console
-from tierd_proto.v1 import tierd_pb2 as pb
-from tierd_proto.v1 import tierd_pb2_grpc as stubs
 from typer.testing import CliRunner, Result
 
 from tests.replies import busy_reply
 from tierd.cli.main import app
 from tierd.cli.views import status_view
 from tierd.service.status import status_json
+from tierd_proto.v1 import tierd_pb2 as pb
+from tierd_proto.v1 import tierd_pb2_grpc as stubs
 
 
 class BusyDaemon(stubs.TierdServicer):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from tierd_proto.v1 import tierd_pb2 as pb
 
 from tests.replies import busy_reply
 from tierd.service.metrics import StatusCollector
+from tierd_proto.v1 import tierd_pb2 as pb
 
 DASHBOARD = Path(__file__).parents[2] / "deploy/grafana/tierd.json"
 

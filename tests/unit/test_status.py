@@ -1,10 +1,5 @@
 """The status says what the store holds, and what went over its routes."""
 
-from tierd_policies.admission import AlwaysAdmit
-from tierd_policies.chain_lru import ChainLRU
-from tierd_policies.promotion import PromoteOnHit
-from tierd_proto.v1 import tierd_pb2 as pb
-
 from tierd.control import events as ev
 from tierd.control.config import Limits, StoreConfig, TierConfig
 from tierd.control.policies import Policies
@@ -14,6 +9,10 @@ from tierd.core.layouts import opaque_layout
 from tierd.core.units import PAGE_BYTES
 from tierd.service.status import DaemonFacts, build_status, hit_rate, status_json
 from tierd.transfer.usage import RouteUse, Stopwatch
+from tierd_policies.admission import AlwaysAdmit
+from tierd_policies.chain_lru import ChainLRU
+from tierd_policies.promotion import PromoteOnHit
+from tierd_proto.v1 import tierd_pb2 as pb
 
 HOST, DISK = 0, 1
 LAYOUT = opaque_layout("text", block_tokens=4, token_bytes=PAGE_BYTES // 4)

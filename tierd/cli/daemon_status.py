@@ -43,6 +43,7 @@ def fetch_status(address: str) -> "pb.StatusReply":
     """
     # gRPC and the wire take a while to import: other commands do without.
     import grpc
+
     from tierd_proto.v1 import tierd_pb2 as pb
     from tierd_proto.v1 import tierd_pb2_grpc as stubs
 

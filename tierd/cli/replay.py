@@ -252,7 +252,7 @@ def _show(replayed: "Replayed", json_file: Path | None, html_file: Path | None) 
     if report.corrupt_blocks:
         fail(
             f"{report.corrupt_blocks} blocks came back with wrong bytes",
-            "stop using this daemon; keep its directories and its log, and report what was printed above",
+            "stop using this daemon, keep its directories and its log, and report what is above",
         )
     if report.interrupted:
         raise typer.Exit(_INTERRUPTED)

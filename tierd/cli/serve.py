@@ -8,7 +8,6 @@ from tierd.cli.console import fail
 from tierd.cli.settings import ConfigOption, SetOption, settings
 from tierd.core.errors import TierdError
 
-
 StopWithOption = Annotated[
     int | None,
     typer.Option("--stop-with", metavar="PID", help="Stop cleanly when that process has ended."),

@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
-from tierd_proto.v1 import tierd_pb2 as pb
 
 from tierd.core.units import NS_PER_S, format_bytes
 from tierd.service.status import hit_rate
+from tierd_proto.v1 import tierd_pb2 as pb
 
 _BAR_WIDTH = 8
 _NOTHING = "-"

@@ -10,8 +10,8 @@ class TierConfig:
     """One tier. Tiers are given hottest first; those without bytes are left out.
 
     `header_bytes`: what the medium needs for each slot and each region besides the blocks; it
-    counts towards the cap. `mapped`: clients can read its slots in place. Others are read through the entry tier, or
-    by the client from the medium.
+    counts towards the cap. `mapped`: clients can read its slots in place; those up to the entry
+    tier are. Others are read through the entry tier, or by the client from the medium.
     """
 
     name: str

@@ -22,11 +22,6 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
-from tierd_policies.admission import AlwaysAdmit, SecondTouch
-from tierd_policies.chain_lru import ChainLRU
-from tierd_policies.promotion import PromoteOnHit
-from tierd_proto.v1 import tierd_pb2 as pb
-from tierd_proto.v1.tierd_pb2_grpc import add_TierdServicer_to_server
 
 from tierd.control import config as control
 from tierd.control import events as ev
@@ -49,6 +44,11 @@ from tierd.tiers.device import CudaDeviceTier, EmulatedDeviceTier, cuda_is_prese
 from tierd.tiers.disk import DiskTier
 from tierd.tiers.host import HostTier
 from tierd.transfer.mover import Mover
+from tierd_policies.admission import AlwaysAdmit, SecondTouch
+from tierd_policies.chain_lru import ChainLRU
+from tierd_policies.promotion import PromoteOnHit
+from tierd_proto.v1 import tierd_pb2 as pb
+from tierd_proto.v1.tierd_pb2_grpc import add_TierdServicer_to_server
 
 _SERVICE: Final = "tierd.v1.Tierd"
 _INDEX_BYTES_MIN: Final = 256 * MiB

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
+
 from tierd_proto.v1 import tierd_pb2 as pb
 
 _REQUEST_BYTES_MAX = 4096

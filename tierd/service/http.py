@@ -8,10 +8,10 @@ from collections.abc import Callable
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from tierd_proto.v1 import tierd_pb2 as pb
 
 from tierd.service.metrics import StatusCollector
 from tierd.service.status import status_json
+from tierd_proto.v1 import tierd_pb2 as pb
 
 _SHUTDOWN_S = 1.0
 """How long answers under way may take when the daemon stops; they are small."""

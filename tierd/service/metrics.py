@@ -11,9 +11,9 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from tierd_proto.v1 import tierd_pb2 as pb
 
 from tierd.core.units import NS_PER_S
+from tierd_proto.v1 import tierd_pb2 as pb
 
 
 class StatusCollector(Collector):

@@ -19,8 +19,6 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from tierd_proto.v1 import tierd_pb2 as pb
-from tierd_proto.v1.tierd_pb2_grpc import TierdServicer
 
 from tierd.control import events as ev
 from tierd.control.leases import Lease
@@ -31,6 +29,8 @@ from tierd.service.config import Limits
 from tierd.service.descriptors import DescriptorSocket, Handed, Owner
 from tierd.service.shell import Shell
 from tierd.service.wire import EventReader, fault_to_wire
+from tierd_proto.v1 import tierd_pb2 as pb
+from tierd_proto.v1.tierd_pb2_grpc import TierdServicer
 
 PROTOCOL = 1
 

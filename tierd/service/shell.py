@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from time import monotonic_ns
 from typing import Any, Protocol
 
-from tierd_proto.v1 import tierd_pb2 as pb
-
 from tierd.control import events as ev
 from tierd.control.catalog import Namespace
 from tierd.control.store import Store
@@ -21,6 +19,7 @@ from tierd.core.layouts import LayoutSpec
 from tierd.service.wire import landed_to_wire, reply_to_wire
 from tierd.tiers.base import Space, SpaceSpec, Tier
 from tierd.transfer.mover import Mover, SpaceRow
+from tierd_proto.v1 import tierd_pb2 as pb
 
 log = logging.getLogger("tierd.shell")
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
-from tierd_proto.v1 import tierd_pb2 as pb
 
 from tierd.control.store import Store
 from tierd.transfer.usage import RouteUse
+from tierd_proto.v1 import tierd_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,6 @@ def build_status(
     several leases hold counts as leased several times.
     """
     leases = store.leases.leases.values()
-    waiting = len(store.waiting)
     return pb.StatusReply(
         version=facts.version,
         boot=facts.boot,

@@ -5,12 +5,11 @@ from dataclasses import fields
 from time import monotonic_ns
 from typing import Any
 
-from tierd_proto.v1 import tierd_pb2 as pb
-
 from tierd.control import events as ev
 from tierd.core.errors import InvalidRequest, TierdError
 from tierd.core.keys import KEY_BYTES, BlockKey, split_keys
 from tierd.core.layouts import LayerGroup, LayoutSpec
+from tierd_proto.v1 import tierd_pb2 as pb
 
 
 def layout_from_wire(message: pb.Layout) -> LayoutSpec:
