@@ -10,7 +10,7 @@ from tierd_client.placement import PlacedRun, placed_runs
 from tierd_client.results import Fetched
 from tierd_proto.v1 import tierd_pb2 as pb
 
-_STEP_BYTES: Final = 256 << 20
+_STEP_BYTES: Final = 1 << 30
 """Bytes between two looks at the deadline."""
 
 
@@ -70,7 +70,7 @@ def _copy(
     route = loader.route(run.tier, staged=staged)
     step = max(1, _STEP_BYTES // buffers.part_bytes)
     for first in range(run.first, run.first + run.count, step):
-        if leased.late:
+        if leased.is_late():
             delivery.cut = "deadline"
             return
         piece = run.part(first, min(step, run.first + run.count - first))
@@ -79,7 +79,7 @@ def _copy(
         seconds = time.perf_counter() - start
         delivery.add(first, count, route, count * buffers.part_bytes, seconds)
         if count < piece.count:
-            delivery.cut = "deadline" if leased.late else "lease expired"
+            delivery.cut = "deadline" if leased.is_late() else "lease expired"
             return
 
 
@@ -98,7 +98,7 @@ def _read(
         size = count * buffers.part_bytes
         delivery.add(first, count, route, size, seconds * count / len(loaded))
     if len(loaded) < run.count:
-        delivery.cut = "deadline" if leased.late else "read failed"
+        delivery.cut = "deadline" if leased.is_late() else "read failed"
 
 
 def _follow(

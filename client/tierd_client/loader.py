@@ -72,8 +72,7 @@ class Leased:
     part: int
     until_s: float
 
-    @property
-    def late(self) -> bool:
+    def is_late(self) -> bool:
         """Say whether nobody waits for the bytes any more."""
         return time.monotonic() >= self.until_s
 
@@ -153,7 +152,7 @@ class LocalLoader:
         """Read slots from their segments with O_DIRECT, and verify each."""
 
         def load(index: int) -> int | None:
-            if leased.late:
+            if leased.is_late():
                 return None
             slot = run.slot + index - run.first
             target = buffers.address(index)
