@@ -45,8 +45,17 @@ def room(keys: Sequence[BlockKey], layout: LayoutSpec = LAYOUT) -> Bytes:
 
 
 def publish(kv: Namespace, keys: Sequence[BlockKey], part: int = 0) -> int:
-    """Publish all of `keys` and return how many are new."""
-    return kv.publish(keys, content(keys, kv.layout, part), part=part).blocks
+    """Publish all of `keys` and return how many are new.
+
+    A namespace that was just opened gets its regions from others, one after another.
+    """
+    source = content(keys, kv.layout, part)
+    blocks = 0
+    while True:
+        published = kv.publish(keys, source, part=part, wait_s=0.5)
+        blocks += published.blocks
+        if not published.declined or not published.blocks:
+            return blocks
 
 
 def fetch(kv: Namespace, keys: Sequence[BlockKey], part: int = 0, wait_s: float = 0.0) -> int:
