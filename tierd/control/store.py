@@ -23,7 +23,6 @@ from tierd.core.errors import (
     LeaseExpired,
     NamespaceConflict,
     Overloaded,
-    TierdError,
 )
 from tierd.core.keys import BlockKey
 from tierd.core.units import NS_PER_MS
@@ -667,6 +666,3 @@ def _extend(grants: list[ev.Grant], index: int, slot: int) -> None:
             grants[-1] = ev.Grant(last.index, last.slot, last.count + 1)
             return
     grants.append(ev.Grant(index, slot, 1))
-
-
-__all__ = ["Counts", "Store", "TierdError"]
