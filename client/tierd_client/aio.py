@@ -153,11 +153,24 @@ class AsyncNamespace:
         return await self._threads.run(reservation.seal)
 
     async def publish(
-        self, chain: Chain, source: Any, *, first: int = 0, part: int = 0, wait_s: float = 0.0
+        self,
+        chain: Chain,
+        source: Any,
+        *,
+        first: int = 0,
+        part: int = 0,
+        wait_s: float = 0.0,
+        durable_s: float = 0.0,
     ) -> Published:
         """Offer the blocks of `chain` from position `first` on, which `source` holds."""
         call = self._namespace.publish
-        return await self._threads.run(call, chain, source, first=first, part=part, wait_s=wait_s)
+        return await self._threads.run(
+            call, chain, source, first=first, part=part, wait_s=wait_s, durable_s=durable_s
+        )
+
+    async def persist(self, chain: Chain, wait_s: float = 5.0) -> int:
+        """Write the held prefix of `chain` down now; return how many blocks are durable."""
+        return await self._threads.run(self._namespace.persist, chain, wait_s)
 
     async def pin(self, chain: Chain, ttl_s: float) -> int:
         """Keep the held prefix of `chain` for `ttl_s`; return how many blocks."""

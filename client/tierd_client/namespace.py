@@ -151,13 +151,21 @@ class Namespace:
         return self._reservation(connection, opened, part, reply.reserve)
 
     def publish(
-        self, chain: Chain, source: Any, *, first: int = 0, part: int = 0, wait_s: float = 0.0
+        self,
+        chain: Chain,
+        source: Any,
+        *,
+        first: int = 0,
+        part: int = 0,
+        wait_s: float = 0.0,
+        durable_s: float = 0.0,
     ) -> Published:
         """Offer the blocks of `chain` from position `first` on, which `source` holds.
 
         Shapes: as `into` of `fetch`, for `len(chain) - first` blocks. On return the blocks are
         visible to every client, as far as there was room; those that are held already, or being
-        written by another, are not copied.
+        written by another, are not copied. They are on disk soon after; `durable_s` is how long
+        to wait for that, see `persist`.
 
         Raises:
             InvalidRequest: `source` is none of these, or too small.
@@ -172,7 +180,25 @@ class Namespace:
             reservation.write(source, first)
             sealed = reservation.seal()
         declined = reservation.declined + wanted - sealed
-        return Published(sealed, max(0, len(keys) - first - sealed - declined), declined)
+        durable = self.persist(keys, durable_s) if durable_s else 0
+        held = max(0, len(keys) - first - sealed - declined)
+        return Published(sealed, held, declined, durable)
+
+    def persist(self, chain: Chain, wait_s: float = 5.0) -> int:
+        """Write the held prefix of `chain` down now; return how many blocks are durable.
+
+        Durable means that bytes and records are synced: they survive the end of the daemon, of
+        the machine, and of its power. Waits for up to `wait_s`.
+        """
+        keys = self._keys(chain)
+        reached = self._reach()
+        if reached is None or not keys:
+            return 0
+        connection, opened = reached
+        wait_ns = int(wait_s * 1e9)
+        body = pb.Persist(namespace=opened.number, keys=join_keys(keys), wait_ns=wait_ns)
+        reply = self._wait(connection.stream.ask(persist=body), _CALL_TIMEOUT_S + wait_s)
+        return reply.persist.blocks if reply else 0
 
     def pin(self, chain: Chain, ttl_s: float) -> int:
         """Keep the held prefix of `chain` for `ttl_s`; return how many blocks, within the quota."""

@@ -33,8 +33,10 @@ class Fetched:
 @dataclass(frozen=True, slots=True)
 class Published:
     """What came of a publish: blocks that are visible now, that others hold or are writing, and
-    that had no slot."""
+    that had no slot. `durable` blocks of the chain, from its root on, are on disk, if the caller
+    waited for that."""
 
     blocks: int = 0
     held: int = 0
     declined: int = 0
+    durable: int = 0

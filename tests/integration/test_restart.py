@@ -270,3 +270,15 @@ def test_a_daemon_that_hangs_costs_no_more_than_the_deadline(start_daemon: Start
         for kv in spaces:
             eventually(lambda: fetch(kv, keys) == 10)  # noqa: B023
         eventually(lambda: client.status().leases == 0)
+
+
+def test_what_was_acknowledged_as_durable_survives_a_kill(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(16 * MiB)
+    keys = chain(1, 60)
+    with daemon.client() as client:
+        kv = client.open(LAYOUT)
+        assert kv.publish(keys, content(keys), wait_s=1.0, durable_s=PATIENCE_S).durable == 60
+    daemon.kill()
+    daemon.start()
+    with daemon.client() as client:
+        assert fetch(client.open(LAYOUT), keys) == 60

@@ -602,6 +602,51 @@ def test_a_region_that_was_busy_is_given_back_later() -> None:
     assert driver.of(ev.ReclaimRegion) == [ev.ReclaimRegion(0, 0, 1)]
 
 
+# ---- durability
+
+
+def test_persist_is_answered_when_every_block_is_on_disk() -> None:
+    driver = with_disk()
+    driver.publish("abc")
+    driver.feed(ev.Persist(1, 50, 0, spelled("abcd"), 1000))
+    assert driver.answers() == []
+    driver.end_moves()
+    assert driver.answers() == [ev.Persisted(3)]
+
+
+def test_persist_writes_what_the_policy_would_not() -> None:
+    picky = Policies(ChainLRU, SecondTouch, PromoteOnHit())
+    driver = Driver(store_config(tier("host", 8), tier("disk", 8), policies=picky), LAYOUT)
+    driver.publish("ab")
+    assert driver.moves == {}
+    driver.feed(ev.Persist(1, 50, 0, spelled("ab"), 1000))
+    driver.end_moves()
+    assert driver.answers() == [ev.Persisted(2)]
+
+
+def test_persist_does_not_wait_for_what_cannot_come() -> None:
+    driver = host_only()
+    driver.publish("ab")
+    assert driver.ask(ev.Persist(1, 50, 0, spelled("ab"), 1000), ev.Persisted).blocks == 0
+
+
+def test_persist_is_answered_when_a_write_fails() -> None:
+    driver = with_disk()
+    driver.publish("ab")
+    driver.feed(ev.Persist(1, 50, 0, spelled("ab"), 1000))
+    driver.end_moves(fault="target")
+    assert driver.answers() == [ev.Persisted(0)]
+
+
+def test_persist_waits_no_longer_than_it_was_told() -> None:
+    driver = with_disk()
+    driver.publish("ab")
+    driver.feed(ev.Persist(1, 51, 0, spelled("ab"), 5))
+    driver.now_ns = 5
+    driver.feed(ev.Tick())
+    assert driver.answers() == [ev.Persisted(0)]
+
+
 # ---- recovery
 
 

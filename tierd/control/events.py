@@ -123,6 +123,20 @@ class ReadFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Persist:
+    """Write the held prefix of `keys` down now, and say when it is durable.
+
+    `wait_until_ns`: answer then at the latest, with what is durable.
+    """
+
+    session: int
+    request: int
+    namespace: int
+    keys: Sequence[BlockKey]
+    wait_until_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pin:
     """Keep the held prefix of `keys` for `ttl_ns`, within the quota for pins."""
 
@@ -236,6 +250,7 @@ Event = (
     | Release
     | Renew
     | ReadFailed
+    | Persist
     | Pin
     | Prefetch
     | EndTurn
@@ -323,11 +338,28 @@ class Renewed:
 
 
 @dataclass(frozen=True, slots=True)
+class Persisted:
+    """The first `blocks` blocks of the chain are durable."""
+
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pinned:
     blocks: int
 
 
-ReplyBody = NamespaceOpened | Matched | Reserved | Fetched | Sealed | Renewed | Pinned | TierdError
+ReplyBody = (
+    NamespaceOpened
+    | Matched
+    | Reserved
+    | Fetched
+    | Sealed
+    | Renewed
+    | Persisted
+    | Pinned
+    | TierdError
+)
 
 # ---- actions
 

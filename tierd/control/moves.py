@@ -1,7 +1,7 @@
 """Which blocks are under way between tiers, who waits for them, and what is written back."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 
@@ -115,13 +115,27 @@ class Moves:
             if not self._room.is_due(block.key, tier + 1) and admission.admit(block.key):
                 queue[block.key] = None
 
+    def write_now(self, blocks: Sequence[Block], tier: int) -> None:
+        """Have `blocks` written to the colder tier before all others, whatever the policy says.
+
+        They are due there from now on: the caller touches their chain.
+        """
+        if tier + 1 >= len(self._config.tiers) or not self.online[tier + 1]:
+            return
+        queue = self._room.queued[tier]
+        for block in blocks:
+            missing = block.slots[tier] is not None and block.coldest() <= tier
+            if missing and not self._room.is_due(block.key, tier + 1):
+                queue[block.key] = None
+        self.hurry(blocks, tier)
+
     def go_offline(self, tier: int) -> None:
         """Plan nothing on `tier` from now on. What is under way will end in a fault."""
         self.online[tier] = False
         if tier > 0:
             self._room.clear_queue(tier - 1)
 
-    def hurry(self, blocks: list[Block], tier: int) -> None:
+    def hurry(self, blocks: Sequence[Block], tier: int) -> None:
         """Write those of `blocks` that are queued before all others, root first."""
         queue = self._room.queued[tier]
         for block in reversed(blocks):

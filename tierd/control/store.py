@@ -16,6 +16,7 @@ from tierd.control.catalog import Block, Catalog, Namespace
 from tierd.control.config import StoreConfig
 from tierd.control.leases import Lease, LeaseTable, Session, Writing
 from tierd.control.moves import Moves, MoveState
+from tierd.control.persisting import Persisting
 from tierd.control.planner import best_tiers, plan_fetch, wait_for
 from tierd.control.room import Room
 from tierd.control.waiting import Waiting
@@ -28,6 +29,9 @@ from tierd.core.keys import BlockKey
 from tierd.core.units import NS_PER_MS
 
 _RETRY_NS = 50 * NS_PER_MS
+
+_PERSISTING: Final = {ev.Persist, ev.MovesDone, ev.TierFaulted, ev.Tick}
+"""Events after which a chain may be durable, or known not to become so."""
 
 _NOBODY: Final = 0
 """The session of leases that the store itself holds. Real sessions are numbered from 1."""
@@ -64,6 +68,7 @@ class Store:
         self.writing: dict[BlockKey, Writing] = {}
         self.counts: list[Counts] = []
         self.waiting = Waiting()
+        self.persisting = Persisting(self._is_durable, self._is_coming)
         self._half_sealed: deque[tuple[int, Writing]] = deque()
         self._handlers: dict[type, Callable[[Any, int], None]] = {
             ev.OpenSession: self._open_session,
@@ -77,6 +82,7 @@ class Store:
             ev.Release: self._release,
             ev.Renew: self._renew,
             ev.ReadFailed: self._read_failed,
+            ev.Persist: self._persist,
             ev.Pin: self._pin,
             ev.Prefetch: self._prefetch,
             ev.EndTurn: self._end_turn,
@@ -94,12 +100,20 @@ class Store:
         self._expire(now_ns)
         self._handlers[type(event)](event, now_ns)
         self.moves.flush()
+        if self.persisting and type(event) in _PERSISTING:
+            for request, blocks in self.persisting.pop_over(now_ns):
+                self._reply(request, ev.Persisted(blocks))
         return self._outbox.drain()
 
     def next_wakeup_ns(self) -> int | None:
         """Return when the store next wants a `Tick`, if nothing else happens before."""
         half_sealed = self._half_sealed[0][0] if self._half_sealed else None
-        times = (self.waiting.next_deadline_ns(), self.leases.next_expiry_ns(), half_sealed)
+        times = (
+            self.waiting.next_deadline_ns(),
+            self.persisting.next_deadline_ns(),
+            self.leases.next_expiry_ns(),
+            half_sealed,
+        )
         return min((time for time in times if time is not None), default=None)
 
     # ---- sessions and namespaces
@@ -123,6 +137,7 @@ class Store:
             else:
                 self._end_lease(lease)
         self.waiting.forget(event.session)
+        self.persisting.forget(event.session)
         self._retry(aborted, now_ns)
 
     def _owner_gone(self, event: ev.OwnerGone, now_ns: int) -> None:
@@ -522,6 +537,19 @@ class Store:
         term = self.config.write_lease_ns if lease.writings else self.config.read_lease_ns
         self.leases.renew(lease, now_ns + term)
         self._reply(event, ev.Renewed(lease.expires_ns))
+
+    def _persist(self, event: ev.Persist, now_ns: int) -> None:
+        held = self._readable_prefix(event.namespace, event.keys)
+        self.moves.write_now(held, self.config.entry)
+        self.room.touch(event.namespace, held)
+        self.persisting.add(event, [block.key for block in held])
+
+    def _is_durable(self, key: BlockKey) -> bool:
+        block = self.catalog.blocks.get(key)
+        return block is not None and block.coldest() > self.config.entry
+
+    def _is_coming(self, key: BlockKey) -> bool:
+        return self.room.is_due(key, self.config.entry + 1)
 
     # ---- hints
 

@@ -127,6 +127,10 @@ def _renewed(request: int, body: ev.Renewed) -> pb.ServerMessage:
     return pb.ServerMessage(request=request, renew=pb.RenewReply(term_ns=term_ns))
 
 
+def _persisted(request: int, body: ev.Persisted) -> pb.ServerMessage:
+    return pb.ServerMessage(request=request, persist=pb.PersistReply(blocks=body.blocks))
+
+
 def _pinned(request: int, body: ev.Pinned) -> pb.ServerMessage:
     return pb.ServerMessage(request=request, pin=pb.PinReply(blocks=body.blocks))
 
@@ -137,6 +141,7 @@ _REPLIES: dict[type, Callable[[int, Any], pb.ServerMessage]] = {
     ev.Reserved: _reserved,
     ev.Sealed: _sealed,
     ev.Renewed: _renewed,
+    ev.Persisted: _persisted,
     ev.Pinned: _pinned,
 }
 
@@ -156,6 +161,7 @@ class EventReader:
             "release": self._release,
             "renew": self._renew,
             "read_failed": self._read_failed,
+            "persist": self._persist,
             "pin": self._pin,
             "prefetch": self._prefetch,
             "end_turn": self._end_turn,
@@ -204,6 +210,11 @@ class EventReader:
 
     def _read_failed(self, request: int, body: pb.ReadFailed, now_ns: int) -> ev.Event:
         return ev.ReadFailed(self._session, body.lease, body.index)
+
+    def _persist(self, request: int, body: pb.Persist, now_ns: int) -> ev.Event:
+        keys = self._keys(body.keys)
+        until_ns = now_ns + body.wait_ns
+        return ev.Persist(self._session, request, body.namespace, keys, until_ns)
 
     def _pin(self, request: int, body: pb.Pin, now_ns: int) -> ev.Event:
         keys = self._keys(body.keys)

@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClientMessage(_message.Message):
-    __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "release", "renew", "read_failed", "pin", "prefetch", "end_turn", "end_session", "ping", "released")
+    __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "release", "renew", "read_failed", "pin", "prefetch", "end_turn", "end_session", "ping", "persist", "released")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class ClientMessage(_message.Message):
     END_TURN_FIELD_NUMBER: _ClassVar[int]
     END_SESSION_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
+    PERSIST_FIELD_NUMBER: _ClassVar[int]
     RELEASED_FIELD_NUMBER: _ClassVar[int]
     request: int
     hello: Hello
@@ -38,11 +39,12 @@ class ClientMessage(_message.Message):
     end_turn: EndTurn
     end_session: EndSession
     ping: Ping
+    persist: Persist
     released: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, request: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., read_failed: _Optional[_Union[ReadFailed, _Mapping]] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ..., end_turn: _Optional[_Union[EndTurn, _Mapping]] = ..., end_session: _Optional[_Union[EndSession, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., released: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, request: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., read_failed: _Optional[_Union[ReadFailed, _Mapping]] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ..., end_turn: _Optional[_Union[EndTurn, _Mapping]] = ..., end_session: _Optional[_Union[EndSession, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., persist: _Optional[_Union[Persist, _Mapping]] = ..., released: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
-    __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "renew", "pin", "pong", "landed", "fault")
+    __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "renew", "pin", "pong", "landed", "fault", "persist")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +57,7 @@ class ServerMessage(_message.Message):
     PONG_FIELD_NUMBER: _ClassVar[int]
     LANDED_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    PERSIST_FIELD_NUMBER: _ClassVar[int]
     request: int
     hello: HelloReply
     open: OpenReply
@@ -67,7 +70,8 @@ class ServerMessage(_message.Message):
     pong: Ping
     landed: Landed
     fault: Fault
-    def __init__(self, request: _Optional[int] = ..., hello: _Optional[_Union[HelloReply, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., match: _Optional[_Union[MatchReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., seal: _Optional[_Union[SealReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., pin: _Optional[_Union[PinReply, _Mapping]] = ..., pong: _Optional[_Union[Ping, _Mapping]] = ..., landed: _Optional[_Union[Landed, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
+    persist: PersistReply
+    def __init__(self, request: _Optional[int] = ..., hello: _Optional[_Union[HelloReply, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., match: _Optional[_Union[MatchReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., seal: _Optional[_Union[SealReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., pin: _Optional[_Union[PinReply, _Mapping]] = ..., pong: _Optional[_Union[Ping, _Mapping]] = ..., landed: _Optional[_Union[Landed, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., persist: _Optional[_Union[PersistReply, _Mapping]] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ()
@@ -292,6 +296,22 @@ class ReadFailed(_message.Message):
     lease: int
     index: int
     def __init__(self, lease: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
+
+class Persist(_message.Message):
+    __slots__ = ("namespace", "keys", "wait_ns")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_NS_FIELD_NUMBER: _ClassVar[int]
+    namespace: int
+    keys: bytes
+    wait_ns: int
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., wait_ns: _Optional[int] = ...) -> None: ...
+
+class PersistReply(_message.Message):
+    __slots__ = ("blocks",)
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    blocks: int
+    def __init__(self, blocks: _Optional[int] = ...) -> None: ...
 
 class Pin(_message.Message):
     __slots__ = ("namespace", "keys", "ttl_ns")
