@@ -209,6 +209,24 @@ def test_a_reservation_waits_for_room_in_turn() -> None:
     assert all(isinstance(body, ev.Reserved) and body.grants for body in driver.answers())
 
 
+def test_a_namespace_that_waits_for_room_does_not_hold_up_another() -> None:
+    """Reservations once stood in one line, and the first of it could wait for a long lease."""
+    driver = host_only(8)
+    other = driver.open(page_layout("other"))
+    driver.settle()
+    driver.publish("abcd")
+    driver.publish("efgh", of=other)
+    driver.fetch("abcd")
+    held = driver.fetch("efgh", of=other)
+    for text, namespace in (("x", 0), ("y", other)):
+        driver.feed(driver.reserve_event(text, wait_ns=15, of=namespace))
+        assert driver.answers() == []
+    driver.release(held.lease)
+    [reserved] = driver.answers()
+    assert isinstance(reserved, ev.Reserved)
+    assert reserved.grants
+
+
 def test_room_that_an_expiry_makes_is_given_at_once() -> None:
     driver = host_only(4)
     driver.publish("abcd")

@@ -642,10 +642,11 @@ class Store:
         for key in keys:
             for event in self.waiting.pop_key(key):
                 self._handlers[type(event)](event, now_ns)
-        while (first := self.waiting.pop_first_for_room()) is not None:
-            self._handlers[type(first)](first, now_ns)
-            if self.waiting.is_back_first(first):
-                return  # Still nothing for the first in line: the others wait behind it.
+        for namespace in self.waiting.namespaces_for_room():
+            while (first := self.waiting.pop_first_for_room(namespace)) is not None:
+                self._handlers[type(first)](first, now_ns)
+                if self.waiting.is_back_first(first):
+                    break  # Still nothing for the first in line: the others wait behind it.
 
     # ---- small things
 

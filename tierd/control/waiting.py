@@ -24,12 +24,12 @@ class Waiting:
     def __init__(self) -> None:
         self._numbers = count()
         self._by_key: dict[BlockKey, list[_Waiting]] = {}
-        self._for_room: OrderedDict[int, _Waiting] = OrderedDict()
+        self._for_room: dict[int, OrderedDict[int, _Waiting]] = {}
         self._keys: dict[int, BlockKey] = {}
         self._deadlines: list[tuple[int, int, _Waiting]] = []
 
     def __len__(self) -> int:
-        return len(self._keys) + len(self._for_room)
+        return len(self._keys) + sum(map(len, self._for_room.values()))
 
     def for_key(self, key: BlockKey, event: Fetch) -> None:
         """Park a fetch until `key` is sealed or given up."""
@@ -38,9 +38,9 @@ class Waiting:
         self._keys[waiting.number] = key
 
     def for_room(self, event: Reserve) -> None:
-        """Park a reservation until slots may have come free, behind those that wait already."""
+        """Park a reservation until slots may have come free, behind its namespace's others."""
         waiting = self._add(event)
-        self._for_room[waiting.number] = waiting
+        self._for_room.setdefault(event.namespace, OrderedDict())[waiting.number] = waiting
 
     def pop_key(self, key: BlockKey) -> list[Fetch | Reserve]:
         """Return what waits for `key`, which it does no longer."""
@@ -49,20 +49,27 @@ class Waiting:
             del self._keys[waiting.number]
         return [waiting.event for waiting in popped]
 
-    def pop_first_for_room(self) -> Fetch | Reserve | None:
-        """Return the reservation that has waited longest for room; None if there is none."""
-        if not self._for_room:
+    def namespaces_for_room(self) -> list[int]:
+        """Return the namespaces whose reservations wait for room."""
+        return list(self._for_room)
+
+    def pop_first_for_room(self, namespace: int) -> Fetch | Reserve | None:
+        """Return the namespace's reservation that has waited longest; None if there is none."""
+        if not (line := self._for_room.get(namespace)):
             return None
-        return self._for_room.popitem(last=False)[1].event
+        first = line.popitem(last=False)[1].event
+        if not line:
+            del self._for_room[namespace]
+        return first
 
     def is_back_first(self, event: Fetch | Reserve) -> bool:
         """Say whether `event`, just asked again, waits again; if so it keeps its first place."""
-        if not self._for_room:
+        if not (line := self._for_room.get(event.namespace)):
             return False
-        number = next(reversed(self._for_room))
-        if self._for_room[number].event is not event:
+        number = next(reversed(line))
+        if line[number].event is not event:
             return False
-        self._for_room.move_to_end(number, last=False)
+        line.move_to_end(number, last=False)
         return True
 
     def pop_over(self, now_ns: int) -> list[Fetch | Reserve]:
@@ -92,10 +99,15 @@ class Waiting:
         return waiting
 
     def _is_in(self, waiting: _Waiting) -> bool:
-        return waiting.number in self._keys or waiting.number in self._for_room
+        if waiting.number in self._keys:
+            return True
+        return waiting.number in self._for_room.get(waiting.event.namespace, ())
 
     def _remove(self, waiting: _Waiting) -> bool:
-        if self._for_room.pop(waiting.number, None) is not None:
+        line = self._for_room.get(waiting.event.namespace, OrderedDict())
+        if line.pop(waiting.number, None) is not None:
+            if not line:
+                del self._for_room[waiting.event.namespace]
             return True
         key = self._keys.pop(waiting.number, None)
         if key is None:

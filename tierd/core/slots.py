@@ -6,7 +6,10 @@ so the daemon and a client that reads a segment by itself check the same things 
 code. `tierd/index/FORMAT.md` draws the bytes. Opening and reading files is left to the caller.
 """
 
+import json
+import re
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,9 +31,11 @@ checksum: Final[Callable[[memoryview], int]] = xxh3_64_intdigest
 
 _SEAL = struct.Struct("<8sQQ")
 _SLOT = struct.Struct("<Q16s16s16sQQQ")
-_SEGMENT = struct.Struct("<Q16sQQ")
+_SEGMENT = struct.Struct("<Q16sQQQ")
 _SUMS = tuple(struct.Struct(f"<{shards}Q") for shards in range(SHARDS_MAX + 1))
 _SUMS_AT = 128
+_DESCRIPTION_AT = _SEAL.size + _SEGMENT.size
+_SEGMENT_NAME = re.compile(r"([0-9a-f]{32})-(\d{6,})\.segment")
 _ZEROS = bytes(PAGE_BYTES)
 
 
@@ -49,12 +54,48 @@ class SlotHeader:
 
 @dataclass(frozen=True, slots=True)
 class SegmentHeader:
-    """What a segment says about its slots. `slot_stride_bytes` counts the slot's header too."""
+    """What a segment says about its slots. `slot_stride_bytes` counts the slot's header too.
+
+    `description` names the namespace and its layout: see `describe`.
+    """
 
     fingerprint: bytes
     region: int
     region_slots: int
     slot_stride_bytes: int
+    description: bytes = b""
+
+
+def segment_name(fingerprint: bytes, region: int) -> str:
+    """Return the name of the file that holds a region."""
+    return f"{fingerprint.hex()}-{region:06d}.segment"
+
+
+def parse_segment_name(name: str) -> tuple[bytes, int] | None:
+    """Return the fingerprint and the region that a file's name says, or None for other files."""
+    parts = _SEGMENT_NAME.fullmatch(name)
+    return (bytes.fromhex(parts[1]), int(parts[2])) if parts else None
+
+
+def describe(name: str, layout: LayoutSpec) -> bytes:
+    """Return what a segment says of its namespace, so that a lost index can be made anew.
+
+    It is empty where it does not fit: only such a namespace is lost together with the index.
+    """
+    text = json.dumps({"name": name, "layout": layout.given()}, separators=(",", ":")).encode()
+    room = PAGE_BYTES - _DESCRIPTION_AT
+    packed = text if len(text) <= room else zlib.compress(text)
+    return packed if len(packed) <= room else b""
+
+
+def described(header: SegmentHeader) -> tuple[str, LayoutSpec] | None:
+    """Return the name and the layout of the segment's namespace, if its header says them."""
+    packed = header.description
+    if not packed:
+        return None
+    fields = json.loads(packed if packed.startswith(b"{") else zlib.decompress(packed))
+    layout = LayoutSpec.of(fields["layout"])
+    return (fields["name"], layout) if layout.fingerprint == header.fingerprint else None
 
 
 def slot_stride_bytes(layout: LayoutSpec) -> int:
@@ -122,7 +163,9 @@ def pack_segment(header: SegmentHeader, page: memoryview) -> None:
         header.fingerprint,
         header.region_slots,
         header.slot_stride_bytes,
+        len(header.description),
     )
+    page[_DESCRIPTION_AT : _DESCRIPTION_AT + len(header.description)] = header.description
     _seal(page, SEGMENT_MAGIC)
 
 
@@ -131,8 +174,11 @@ def unpack_segment(page: memoryview) -> SegmentHeader | str:
     fault = _page_fault(page, SEGMENT_MAGIC, "segment")
     if fault is not None:
         return fault
-    region, fingerprint, region_slots, stride = _SEGMENT.unpack_from(page, _SEAL.size)
-    return SegmentHeader(fingerprint, region, region_slots, stride)
+    region, fingerprint, region_slots, stride, size = _SEGMENT.unpack_from(page, _SEAL.size)
+    if size > PAGE_BYTES - _DESCRIPTION_AT:
+        return f"the segment header claims a description of {size} bytes"
+    description = bytes(page[_DESCRIPTION_AT : _DESCRIPTION_AT + size])
+    return SegmentHeader(fingerprint, region, region_slots, stride, description)
 
 
 def other_version(page: memoryview) -> int | None:

@@ -110,7 +110,7 @@ class Shell:
         slots = [space.region_slots for space in self.store.room.spaces[namespace.number]]
         self._remember(namespace.name, layout, slots)
         pairs = zip(self.tiers, slots, strict=True)
-        spaces = [tier.space(SpaceSpec(layout, count)) for tier, count in pairs]
+        spaces = [tier.space(SpaceSpec(layout, count, namespace.name)) for tier, count in pairs]
         entry = spaces[self.store.config.entry]
         self.rows.append(SpaceRow(layout.fingerprint, entry, spaces))  # type: ignore[arg-type]
 

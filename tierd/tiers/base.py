@@ -6,7 +6,7 @@ pick no victims and never retry: control decides those, and the mover runs them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tierd.core.errors import CorruptSlot
@@ -19,11 +19,12 @@ class SpaceSpec:
     """The shape of one namespace's slots in one tier.
 
     Units: a slot holds `layout.block_bytes`; `region_slots` slots are lent and given back
-    together.
+    together. `name` is the namespace's, for people and for the next rebuild of an index.
     """
 
     layout: LayoutSpec
     region_slots: int
+    name: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

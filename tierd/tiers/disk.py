@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,6 +18,7 @@ import numpy as np
 from tierd.core.errors import CorruptSlot, FormatMismatch, TierOffline
 from tierd.core.slots import (
     SegmentHeader,
+    describe,
     pack_slot,
     slot_header,
     slot_offset,
@@ -221,7 +223,8 @@ class DiskSpace:
     def _adopt(self, volume: Volume, region: int, header: SegmentHeader) -> None:
         path = volume.path(self._fingerprint, region)
         wanted = self._header(region)
-        if header != wanted:
+        # What it says of the namespace is for rebuilding: the name may have changed.
+        if replace(header, description=wanted.description) != wanted:
             raise FormatMismatch(
                 str(path),
                 f"{header.region_slots} slots every {header.slot_stride_bytes} bytes, "
@@ -234,7 +237,9 @@ class DiskSpace:
 
     def _header(self, region: int) -> SegmentHeader:
         stride = slot_stride_bytes(self._layout)
-        return SegmentHeader(self._fingerprint, region, self._spec.region_slots, stride)
+        description = describe(self._spec.name, self._layout)
+        slots = self._spec.region_slots
+        return SegmentHeader(self._fingerprint, region, slots, stride, description)
 
     async def _made(self, region: int) -> Segment:
         self.prepare(region)

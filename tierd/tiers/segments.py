@@ -10,7 +10,6 @@ import errno
 import logging
 import mmap
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -25,6 +24,8 @@ from tierd.core.slots import (
     SegmentHeader,
     other_version,
     pack_segment,
+    parse_segment_name,
+    segment_name,
     unpack_segment,
 )
 from tierd.core.units import PAGE_BYTES, format_bytes
@@ -34,7 +35,6 @@ TIER: Final = "disk"
 PIECE_SLOTS_MAX: Final = 512
 """Slots in one transfer: each takes two of the 1024 buffers that Linux allows a vector."""
 
-_NAME = re.compile(r"[0-9a-f]{32}-\d{6,}\.segment")
 _UNFINISHED = ".new"
 
 _P = ParamSpec("_P")
@@ -77,7 +77,7 @@ class Volume:
 
     def path(self, fingerprint: bytes, region: int) -> Path:
         """Return where the segment of a region is, or would be."""
-        return self.directory / f"{fingerprint.hex()}-{region:06d}.segment"
+        return self.directory / segment_name(fingerprint, region)
 
     def scan(self) -> Iterator[tuple[Path, SegmentHeader]]:
         """Yield the segments in the directory. Files that are none are left alone.
@@ -87,9 +87,9 @@ class Volume:
         """
         with faults_of(self.directory):
             for path in sorted(self.directory.iterdir()):
-                if path.suffix == _UNFINISHED and _NAME.fullmatch(path.stem):
+                if path.suffix == _UNFINISHED and parse_segment_name(path.stem):
                     path.unlink()
-                elif _NAME.fullmatch(path.name):
+                elif parse_segment_name(path.name):
                     header = _stored_header(path)
                     if isinstance(header, SegmentHeader):
                         yield path, header
