@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 import tierd_client
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
-from tierd_client.namespace import Chain, Namespace
+from tierd_client.namespace import Chain, Namespace, Route
 from tierd_client.results import Fetched, Matched, Published
 from tierd_client.views import Reservation, Views
 from tierd_proto.v1 import tierd_pb2 as pb
@@ -115,11 +115,12 @@ class AsyncNamespace:
         deadline_s: float = 5.0,
         wait_s: float = 0.0,
         part: int = 0,
+        route: Route = "auto",
     ) -> Fetched:
         """Copy the longest held prefix of `chain` into the caller's memory."""
         call = self._namespace.fetch
         return await self._threads.run(
-            call, chain, into, deadline_s=deadline_s, wait_s=wait_s, part=part
+            call, chain, into, deadline_s=deadline_s, wait_s=wait_s, part=part, route=route
         )
 
     async def fetch_and_reserve(
@@ -130,11 +131,12 @@ class AsyncNamespace:
         deadline_s: float = 5.0,
         wait_s: float = 0.0,
         part: int = 0,
+        route: Route = "auto",
     ) -> tuple[Fetched, Reservation]:
         """Like `fetch`, and in the same step reserve the blocks that are missing."""
         call = self._namespace.fetch_and_reserve
         return await self._threads.run(
-            call, chain, into, deadline_s=deadline_s, wait_s=wait_s, part=part
+            call, chain, into, deadline_s=deadline_s, wait_s=wait_s, part=part, route=route
         )
 
     async def fetch_views(

@@ -14,6 +14,7 @@ from tierd.core.addresses import Address
 from tierd.core.errors import DaemonUnreachable, TierdError
 from tierd.core.layouts import LayoutSpec
 from tierd_client.memory import DaemonMemory, Refused
+from tierd_client.segments import SegmentReader
 from tierd_client.stream import SessionStream, StreamClosed
 from tierd_client.wire import layout_to_wire
 from tierd_proto.v1 import tierd_pb2 as pb
@@ -79,6 +80,7 @@ class Connection:
     def __init__(self, address: Address, name: str, on_closed: Callable[[], None]) -> None:
         self._namespaces: dict[tuple[str, bytes], Opened] = {}
         self._landings: OrderedDict[int, Landing] = OrderedDict()
+        self._readers: dict[tuple[bytes, int], SegmentReader] = {}
         self._lock = threading.Lock()
         self._on_closed = on_closed
         self.memory = _memory(address)
@@ -120,6 +122,11 @@ class Connection:
         self._map(opened)
         with self._lock:
             return self._namespaces.setdefault(key, opened)
+
+    def reader(self, layout: LayoutSpec, part: int) -> SegmentReader:
+        """Return what reads segments of a layout, the same one while the connection lasts."""
+        with self._lock:
+            return self._readers.setdefault((layout.fingerprint, part), SegmentReader(layout, part))
 
     def landing(self, lease: int) -> Landing:
         """Return where the blocks of `lease` are reported, from before its reply was seen."""

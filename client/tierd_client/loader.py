@@ -5,9 +5,6 @@ daemon send the bytes. Which bytes count is decided here: those copied while the
 those whose checksum is right.
 """
 
-import ctypes
-import mmap
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +15,11 @@ import grpc
 
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
-from tierd.core.slots import check_header, check_part
-from tierd.core.units import PAGE_BYTES
-from tierd_client.buffers import Buffers, copy, copy_all
+from tierd_client.buffers import Buffers, copy_all
 from tierd_client.connection import Connection, Opened
 from tierd_client.memory import Refused
 from tierd_client.placement import PlacedRun
+from tierd_client.segments import SegmentReader
 from tierd_proto.v1 import tierd_pb2 as pb
 
 
@@ -149,59 +145,52 @@ class LocalLoader:
         return run.count if self.holds(leased) else 0
 
     def load_direct(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> list[int]:
-        """Read slots from their segments with O_DIRECT, and verify each."""
+        """Read slots from their segments with O_DIRECT, neighbours together, and verify each."""
+        region_slots = self._opened.region_slots[run.tier]
+        reader = self._reader(leased.part)
+        pieces = []
+        first, end = run.first, run.first + run.count
+        while first < end:
+            in_region = region_slots - (run.slot + first - run.first) % region_slots
+            count = min(reader.piece_slots, in_region, end - first)
+            pieces.append(run.part(first, count))
+            first += count
+        done = self.helpers.map(lambda piece: self._read_piece(piece, leased, buffers), pieces)
+        return [index for indices in done for index in indices]
 
-        def load(index: int) -> int | None:
-            if leased.is_late():
-                return None
-            slot = run.slot + index - run.first
-            target = buffers.address(index)
-            return index if self._read_slot(run.tier, slot, index, leased, target) else None
+    def _reader(self, part: int) -> SegmentReader:
+        return self._connection.reader(self._layout, part)
 
-        done = self.helpers.map(load, range(run.first, run.first + run.count))
-        return [index for index in done if index is not None]
-
-    def _read_slot(self, tier: int, slot: int, index: int, leased: Leased, target: int) -> bool:
-        cause = ""
+    def _read_piece(self, piece: PlacedRun, leased: Leased, buffers: Buffers) -> list[int]:
+        """Read neighbouring slots of one region; return the blocks that are right."""
+        if leased.is_late():
+            return []
+        faults: list[str] = []
         for _ in range(2):
-            cause = self._try_slot(tier, slot, leased.keys[index], leased.part, target)
-            if not cause:
-                return self.holds(leased)
+            faults = self._try_piece(piece, leased, buffers)
+            if not any(faults):
+                break
             # The region may have been given back and lent anew since its file was opened.
-            region = slot // self._opened.region_slots[tier]
-            self._memory.forget_segment(self._opened.number, tier, region)
-        report = pb.ReadFailed(lease=leased.lease, index=index)
-        self._connection.stream.tell(read_failed=report)
-        return False
+            region = piece.slot // self._opened.region_slots[piece.tier]
+            self._memory.forget_segment(self._opened.number, piece.tier, region)
+        if not self.holds(leased):
+            return []
+        wrong = [piece.first + at for at, fault in enumerate(faults) if fault]
+        for index in wrong:
+            report = pb.ReadFailed(lease=leased.lease, index=index)
+            self._connection.stream.tell(read_failed=report)
+        return [piece.first + at for at, fault in enumerate(faults) if not fault]
 
-    def _try_slot(self, tier: int, slot: int, key: BlockKey, part: int, target: int) -> str:
-        """Read and verify one part into `target`; return what is wrong with it, if anything."""
-        region, index = divmod(slot, self._opened.region_slots[tier])
-        layout = self._layout
+    def _try_piece(self, piece: PlacedRun, leased: Leased, buffers: Buffers) -> list[str]:
+        region, first = divmod(piece.slot, self._opened.region_slots[piece.tier])
+        blocks = range(piece.first, piece.first + piece.count)
+        keys = [leased.keys[index] for index in blocks]
+        targets = [buffers.address(index) for index in blocks]
         try:
-            segment = self._memory.segment(self._opened.number, tier, region)
-            scratch = memoryview(mmap.mmap(-1, PAGE_BYTES + layout.part_stride_bytes))
-            header, payload = scratch[:PAGE_BYTES], scratch[PAGE_BYTES:]
-            at = segment.first_slot + index * segment.slot_stride
-            start = at + segment.slot_header + part * layout.part_stride_bytes
-            if part == 0:
-                got = os.preadv(segment.descriptor, [scratch], at)
-            else:
-                got = os.preadv(segment.descriptor, [header], at)
-                got += os.preadv(segment.descriptor, [payload], start)
+            segment = self._memory.segment(self._opened.number, piece.tier, region)
+            return self._reader(leased.part).read(segment, first, keys, targets)
         except (OSError, Refused) as error:
-            return str(error)
-        if got < len(scratch):
-            return f"{got} of {len(scratch)} bytes"
-        found = check_header(header, key, layout)
-        if isinstance(found, str):
-            return found
-        fault = check_part(found, part, payload[: layout.part_bytes])
-        if fault:
-            return fault
-        source = ctypes.addressof(ctypes.c_char.from_buffer(payload))
-        copy(target, source, layout.part_bytes)
-        return ""
+            return [str(error) or type(error).__name__] * piece.count
 
     def _load_cuda(self, arena: Any, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
         import torch

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tierd.core.errors import InvalidRequest, Overloaded, TierdError
 from tierd.core.keys import BlockKey, chain_keys, join_keys
@@ -26,6 +27,23 @@ _ANSWER_S_MAX = 0.1
 
 Chain = Sequence[BlockKey] | Any
 """Keys in chain order, root first; or token ids, of which whole blocks count."""
+
+
+Route = Literal["auto", "staged", "direct"]
+
+_ROUTES: Final[dict[Route, pb.Route]] = {
+    "auto": pb.ROUTE_AUTO,
+    "staged": pb.ROUTE_STAGED,
+    "direct": pb.ROUTE_DIRECT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """How long a fetch may take in all, and how long of that it may wait for a writer."""
+
+    deadline_s: float
+    wait_s: float
 
 
 class Namespace:
@@ -66,19 +84,22 @@ class Namespace:
         deadline_s: float = 5.0,
         wait_s: float = 0.0,
         part: int = 0,
+        route: Route = "auto",
     ) -> Fetched:
         """Copy the longest held prefix of `chain` into the caller's memory.
 
         Shapes: `into` is one contiguous buffer, array or CPU tensor of at least
         [blocks, part_bytes] bytes, or a sequence of buffers, one a block. Units: seconds.
         `wait_s` is how long to wait while another client is writing the next block; what has
-        not come by `deadline_s` is cut off. `part` is the shard's rank.
+        not come by `deadline_s` is cut off. `part` is the shard's rank. `route` says how blocks
+        on disk come: through the daemon's memory ("staged"), read by this process ("direct"), or
+        as the daemon thinks best ("auto").
 
         Raises:
             InvalidRequest: `into` is none of these, or too small.
         """
-        fetched, _ = self._fetch(chain, into, deadline_s, wait_s, part, reserving=False)
-        return fetched
+        timing = _Timing(deadline_s, wait_s)
+        return self._fetch(chain, into, timing, part, None, route)[0]
 
     def fetch_and_reserve(
         self,
@@ -88,13 +109,14 @@ class Namespace:
         deadline_s: float = 5.0,
         wait_s: float = 0.0,
         part: int = 0,
+        route: Route = "auto",
     ) -> tuple[Fetched, Reservation]:
         """Like `fetch`, and in the same step reserve the blocks that are missing.
 
         Of several clients that ask for the same chain at once, one gets the reservation; the
         others wait up to `wait_s` for what it publishes.
         """
-        return self._fetch(chain, into, deadline_s, wait_s, part, reserving=True)
+        return self._fetch(chain, into, _Timing(deadline_s, wait_s), part, part, route)
 
     def fetch_views(
         self, chain: Chain, *, deadline_s: float = 5.0, wait_s: float = 0.0, part: int = 0
@@ -106,7 +128,7 @@ class Namespace:
         until_s = time.monotonic() + deadline_s
         self._check_part(part)
         keys = self._keys(chain)
-        asked = self._ask_fetch(keys, until_s, wait_s, None)
+        asked = self._ask_fetch(keys, until_s, wait_s, None, "auto")
         if isinstance(asked, str) or not asked[2].lease:
             return Views(None, 0, 0, ())
         connection, opened, reply = asked
@@ -239,24 +261,23 @@ class Namespace:
         self,
         chain: Chain,
         into: Any,
-        deadline_s: float,
-        wait_s: float,
+        timing: "_Timing",
         part: int,
-        *,
-        reserving: bool,
+        reserve_part: int | None,
+        route: Route,
     ) -> tuple[Fetched, Reservation]:
         start_s = time.monotonic()
-        until_s = start_s + deadline_s
+        until_s = start_s + timing.deadline_s
         self._check_part(part)
         keys = self._keys(chain)
         buffers = Buffers(into, self.layout.part_bytes, len(keys), writable=True)
         nothing = Reservation(None, None, self.layout, part, None)
-        asked = self._ask_fetch(keys, until_s, wait_s, part if reserving else None)
+        asked = self._ask_fetch(keys, until_s, timing.wait_s, reserve_part, route)
         if isinstance(asked, str):
             return Fetched(seconds=time.monotonic() - start_s, cut=asked), nothing
         connection, opened, reply = asked
         reservation = nothing
-        if reserving:
+        if reserve_part is not None:
             reservation = self._reservation(connection, opened, part, reply.reserved)
         if not reply.lease:
             return Fetched(seconds=time.monotonic() - start_s), reservation
@@ -270,7 +291,12 @@ class Namespace:
         return summary(connection, reply, delivery, seconds), reservation
 
     def _ask_fetch(
-        self, keys: list[BlockKey], until_s: float, wait_s: float, reserve_part: int | None
+        self,
+        keys: list[BlockKey],
+        until_s: float,
+        wait_s: float,
+        reserve_part: int | None,
+        route: Route,
     ) -> tuple[Connection, Opened, pb.FetchReply] | str:
         """Return the reply, and who gave it; or why there is none."""
         if not keys:
@@ -288,6 +314,7 @@ class Namespace:
             wait_ns=int(min(wait_s, longest_s) * 1e9),
             reserve=reserve_part is not None,
             part=reserve_part or 0,
+            route=_ROUTES[route],
         )
         future = connection.stream.ask(fetch=body)
         try:

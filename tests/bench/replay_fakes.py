@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tierd.core.errors import LeaseExpired
 from tierd.core.keys import BlockKey
 from tierd_client import Fetched, RouteUse
+from tierd_client.namespace import Route
 
 
 class FakeGrant:
@@ -64,6 +65,7 @@ class FakeNamespace:
         *,
         deadline_s: float,
         wait_s: float,
+        route: Route = "auto",
     ) -> tuple[Fetched, FakeGrant]:
         with self._changed:
             if self.is_away:

@@ -6,7 +6,7 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from tests.integration.blocks import LAYOUT, ODD, chain, content, fetch, room
+from tests.integration.blocks import LAYOUT, ODD, SHARDED, chain, content, fetch, publish, room
 from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import PATIENCE_S, REGION_BYTES, eventually
 from tierd.core.layouts import LayoutSpec
@@ -162,3 +162,27 @@ def test_prefetched_blocks_are_in_memory(start_daemon: StartDaemon) -> None:
         kv.prefetch(keys)
         eventually(lambda: kv.match(keys).by_tier == {"host": 10})
         assert fetch(kv, keys) == 10
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, ODD, SHARDED], ids=["whole pages", "odd", "shards"])
+def test_a_caller_may_choose_the_route(start_daemon: StartDaemon, layout: LayoutSpec) -> None:
+    daemon = start_daemon(16 * MiB)
+    keys = chain(1, 40, layout)
+    with daemon.client() as client:
+        for part in range(layout.shards):
+            publish(client.open(layout), keys, part)
+    daemon.restart()
+    with daemon.client() as client:
+        kv = client.open(layout)
+        for route, way in (
+            ("direct", "disk-direct"),
+            ("staged", "disk-staged"),
+            ("direct", "host"),
+        ):
+            for part in range(layout.shards):
+                into = room(keys, layout)
+                fetched = kv.fetch(keys, into, part=part, route=route)  # type: ignore[arg-type]
+                assert fetched.blocks == 40
+                assert np.array_equal(into, content(keys, layout, part))
+                if part == 0:
+                    assert set(fetched.routes) == {way}

@@ -6,7 +6,7 @@ import signal
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tierd_bench.replay.driver import Progress
     from tierd_bench.replay.plan import Embedded, Plan, Replayed
     from tierd_bench.traces import Trace
+    from tierd_client.namespace import Route
 
 _INTERRUPTED = 130
 _TRACES = "Traces"
@@ -117,6 +118,9 @@ def replay(
     deadline: Annotated[
         float, _option("--deadline", _PACE, "Seconds that a fetch may take.", min=0.001)
     ] = 30.0,
+    route: Annotated[
+        str, _option("--route", _PACE, "How blocks on disk come: auto, staged or direct.")
+    ] = "auto",
     json_file: Annotated[
         Path | None, _option("--json", _REPORTS, "Write the figures there.", metavar="FILE")
     ] = None,
@@ -132,6 +136,8 @@ def replay(
     bench_or_end()
     if speed is not None and not (speed > 0 and math.isfinite(speed)):
         refuse(f"--speed is {speed}", "give a factor above 0, or leave it out")
+    if route not in ("auto", "staged", "direct"):
+        refuse(f"--route is {route!r}", "say auto, staged or direct")
     if daemon and embedded:
         refuse("--daemon and --embedded exclude each other", "give one of them")
     for file in (json_file, html_file):
@@ -140,13 +146,13 @@ def replay(
     from tierd_bench.replay.agenda import Loop, Pace
     from tierd_bench.replay.driver import Drive
     from tierd_bench.replay.plan import Plan, Running
-    from tierd_bench.replay.user import Patience
+    from tierd_bench.replay.user import Terms
 
     pace = Pace(speed or math.inf, Loop.CLOSED if closed else Loop.OPEN)
     own = _embedded(device, host, disk, directory, override or []) if embedded else None
     plan = Plan(
         bytes_per_token=_size("--bytes-per-token", bytes_per_token),
-        drive=Drive(users, pace, Patience(deadline_s=deadline)),
+        drive=Drive(users, pace, Terms(deadline_s=deadline, route=cast("Route", route))),
         daemon=own or Running(daemon),
         version=version("tierd"),
         config={

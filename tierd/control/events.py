@@ -13,6 +13,8 @@ from tierd.core.errors import TierdError
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
 
+Route = Literal["auto", "staged", "direct"]
+
 # ---- events: from sessions
 
 
@@ -60,6 +62,7 @@ class Fetch:
 
     `wait_until_ns`: while the next block is being written by another, wait no longer than this.
     `reserve_part`: in the same step reserve what is missing, for that part; None: do not.
+    `route`: how blocks that are not in a mapped tier are to come.
     """
 
     session: int
@@ -68,6 +71,7 @@ class Fetch:
     keys: Sequence[BlockKey]
     wait_until_ns: int
     reserve_part: int | None
+    route: Route = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +230,13 @@ class TierFaulted:
 
 
 @dataclass(frozen=True, slots=True)
+class TierRecovered:
+    """A tier that faulted answers again, and holds what it held."""
+
+    tier: int
+
+
+@dataclass(frozen=True, slots=True)
 class Touched:
     """A fetch was answered; what follows from it can be done now. From `Defer` only."""
 
@@ -259,6 +270,7 @@ Event = (
     | MovesDone
     | RegionReclaimed
     | TierFaulted
+    | TierRecovered
     | Touched
     | Tick
 )

@@ -135,6 +135,10 @@ class Moves:
         if tier > 0:
             self._room.clear_queue(tier - 1)
 
+    def go_online(self, tier: int) -> None:
+        """Plan moves from and to `tier` again."""
+        self.online[tier] = True
+
     def hurry(self, blocks: Sequence[Block], tier: int) -> None:
         """Write those of `blocks` that are queued before all others, root first."""
         queue = self._room.queued[tier]

@@ -6,7 +6,7 @@ from typing import cast
 
 from tierd.control.catalog import Block
 from tierd.control.config import StoreConfig
-from tierd.control.events import Run
+from tierd.control.events import Route, Run
 from tierd.control.moves import Moves, Waiter
 from tierd.control.room import Room
 
@@ -21,12 +21,14 @@ class Plan:
     under_way: list[int]
 
 
-def plan_fetch(blocks: Sequence[Block], config: StoreConfig, room: Room, moves: Moves) -> Plan:
+def plan_fetch(
+    blocks: Sequence[Block], config: StoreConfig, room: Room, moves: Moves, route: Route
+) -> Plan:
     """Choose a source for each of `blocks`, leased already, and start the moves it takes.
 
     A block in a mapped tier is read in place. For another, a move into the entry tier is
-    started, or joined if there is one; when the entry tier has no slot left, the client reads
-    the block from the medium by itself.
+    started, or joined if there is one; when the entry tier has no slot left, or `route` is
+    direct, the client reads the block from the medium by itself.
     """
     found = best_tiers(blocks, moves.online)
     slots = [block.slots[tier] for block, tier in zip(blocks, found, strict=True)]
@@ -36,7 +38,8 @@ def plan_fetch(blocks: Sequence[Block], config: StoreConfig, room: Room, moves: 
     if max(found) > config.entry:
         tiers = list(found)
         colder = [index for index, tier in enumerate(found) if tier > config.entry]
-        _start_moves(blocks, found, colder, config.entry, room, moves)
+        if route != "direct":
+            _start_moves(blocks, found, colder, config.entry, room, moves)
         for index in colder:
             state = moves.by_key.get(blocks[index].key)
             if state is not None and state.move.target == config.entry:

@@ -91,6 +91,7 @@ class Store:
             ev.MovesDone: self._moves_done,
             ev.RegionReclaimed: self._region_reclaimed,
             ev.TierFaulted: self._tier_faulted,
+            ev.TierRecovered: self._tier_recovered,
             ev.Touched: self._touched,
             ev.Tick: self._tick,
         }
@@ -241,7 +242,7 @@ class Store:
             granted = self._grant(
                 session, event.namespace, held, now_ns + self.config.read_lease_ns
             )
-            plan = plan_fetch(held, self.config, self.room, self.moves)
+            plan = plan_fetch(held, self.config, self.room, self.moves, event.route)
             granted.found = plan.found
             wait_for(plan, held, event.session, granted.number, self.moves)
             if plan.under_way:
@@ -617,6 +618,19 @@ class Store:
 
     def _tier_faulted(self, event: ev.TierFaulted, now_ns: int) -> None:
         self.moves.go_offline(event.tier)
+        self._retry((), now_ns)
+
+    def _tier_recovered(self, event: ev.TierRecovered, now_ns: int) -> None:
+        """Use a tier again. What was published meanwhile is written down now."""
+        self.moves.go_online(event.tier)
+        entry = self.config.entry
+        if event.tier == entry + 1:
+            for namespace, policies in enumerate(self.room.policies):
+                warmest_first = reversed(list(policies[entry].victims()))
+                keys = self._parents_first(list(warmest_first))
+                blocks = [self.catalog.blocks[key] for key in keys]
+                self.moves.consider_write_back(blocks, entry)
+                self.room.touch(namespace, blocks)
         self._retry((), now_ns)
 
     def _tick(self, event: ev.Tick, now_ns: int) -> None:

@@ -7,6 +7,7 @@ commit, and in which thread, is the caller's business: every call here blocks.
 """
 
 import json
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any, Final
 import lmdb
 import numpy as np
 
-from tierd.core.errors import FormatMismatch, TierOffline
+from tierd.core.errors import FormatMismatch, InvalidRequest, TierOffline
 from tierd.core.keys import KEY_BYTES, BlockKey
 from tierd.core.layouts import LayoutSpec
 from tierd.core.units import format_bytes
@@ -28,6 +29,8 @@ _U64 = struct.Struct("<Q")
 _VALUE = struct.Struct("<16sQQ")
 _VALUES = np.dtype([("parent", "V16"), ("slot", "<u8"), ("sequence", "<u8")])
 _KEYS = np.dtype([("fingerprint", "V16"), ("key", "V16")])
+
+DATA_NAME: Final = "data.mdb"
 
 _FORMAT = b"format"
 _SEQUENCE_MAX = b"sequence_max"
@@ -65,6 +68,10 @@ class IndexChange:
     dropped: Sequence[BlockKey] = ()
 
 
+class DamagedIndex(FormatMismatch):
+    """The files are of this version, and cannot be read. The segments can replace them."""
+
+
 class Index:
     """The records of one data directory.
 
@@ -72,7 +79,8 @@ class Index:
     Concurrency: calls may come from any thread; commits take turns. `close` after the rest.
 
     Raises:
-        FormatMismatch: the files are of another format version, or not an index.
+        FormatMismatch: the files are of another format version.
+        DamagedIndex: the files are no index.
         TierOffline: the files cannot be read or written, or `map_bytes` are used up.
     """
 
@@ -91,6 +99,7 @@ class Index:
                 metasync=True,
                 readahead=True,
             )
+            self._fill_up()
             self._meta = self._env.open_db(b"meta")
             self._namespaces = self._env.open_db(b"namespaces")
             self._blocks = self._env.open_db(b"blocks")
@@ -151,6 +160,17 @@ class Index:
         """Give back the files and the mapping. Safe to call twice."""
         self._env.close()
 
+    def _fill_up(self) -> None:
+        """Give a file that was cut short its size back.
+
+        LMDB reads its pages through a mapping, where a page past the end of the file is the
+        end of the process. A page of zeros is a fault that LMDB reports.
+        """
+        size = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        path = self._directory / DATA_NAME
+        if path.stat().st_size < size:
+            os.truncate(path, size)
+
     def _check_version(self) -> None:
         with self._faults(), self._env.begin(db=self._meta, write=True) as txn:
             packed = txn.get(_FORMAT)
@@ -175,25 +195,36 @@ class Index:
                         break
                     keys.append(key)
                     values.append(value)
-        return np.frombuffer(b"".join(keys), _KEYS), np.frombuffer(b"".join(values), _VALUES)
+        try:
+            return np.frombuffer(b"".join(keys), _KEYS), np.frombuffer(b"".join(values), _VALUES)
+        except ValueError as error:
+            raise self._damaged("records of another size") from error
 
     def _namespace(self, fingerprint: bytes, packed: bytes) -> NamespaceRecord:
-        fields = json.loads(packed)
-        layout = LayoutSpec.of(fields["layout"])
+        try:
+            fields = json.loads(packed)
+            layout = LayoutSpec.of(fields["layout"])
+            record = NamespaceRecord(fields["name"], layout, fields["region_slots"])
+        except (ValueError, KeyError, TypeError, InvalidRequest) as error:
+            raise self._damaged(f"namespace {fingerprint.hex()} does not read") from error
         if layout.fingerprint != fingerprint:
-            raise self._mismatch(f"a layout of namespace {fields['name']!r} that reads differently")
-        return NamespaceRecord(fields["name"], layout, fields["region_slots"])
+            raise self._damaged(f"a layout of namespace {record.name!r} that reads differently")
+        return record
 
     def _mismatch(self, found: str) -> FormatMismatch:
         remedy = "run the tierd that wrote it, or move the directory away and start empty"
         return FormatMismatch(str(self._directory), found, remedy)
+
+    def _damaged(self, found: str) -> DamagedIndex:
+        remedy = "make it anew from the segments with `tierd check --rebuild`"
+        return DamagedIndex(str(self._directory), found, remedy)
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
         try:
             yield
         except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
-            raise self._mismatch(f"no index: {error}") from error
+            raise self._damaged(f"no index: {error}") from error
         except lmdb.MapFullError as error:
             cause = f"{self._directory}: all {format_bytes(self._map_bytes)} are used"
             raise TierOffline("index", cause) from error

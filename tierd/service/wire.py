@@ -146,6 +146,13 @@ _REPLIES: dict[type, Callable[[int, Any], pb.ServerMessage]] = {
 }
 
 
+_ROUTES: dict[int, ev.Route] = {
+    pb.ROUTE_AUTO: "auto",
+    pb.ROUTE_STAGED: "staged",
+    pb.ROUTE_DIRECT: "direct",
+}
+
+
 class EventReader:
     """Turns the messages of one session into events."""
 
@@ -192,7 +199,8 @@ class EventReader:
         part = body.part if body.reserve else None
         until_ns = now_ns + body.wait_ns
         keys = self._keys(body.keys)
-        return ev.Fetch(self._session, request, body.namespace, keys, until_ns, part)
+        route = _ROUTES.get(body.route, "auto")
+        return ev.Fetch(self._session, request, body.namespace, keys, until_ns, part, route)
 
     def _reserve(self, request: int, body: pb.Reserve, now_ns: int) -> ev.Event:
         until_ns = now_ns + body.wait_ns

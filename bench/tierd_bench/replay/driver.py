@@ -20,7 +20,7 @@ from tierd_bench.replay.agenda import Agenda, Finished, Pace, Ready
 from tierd_bench.replay.outcomes import AWAY, Outcome
 from tierd_bench.replay.samples import Sampler
 from tierd_bench.replay.target import Target
-from tierd_bench.replay.user import Patience, User
+from tierd_bench.replay.user import Terms, User
 from tierd_bench.traces import Trace
 
 _LOOK_S: Final = 0.05
@@ -37,7 +37,7 @@ class Drive:
 
     users: int = 8
     pace: Pace = field(default_factory=Pace)
-    patience: Patience = field(default_factory=Patience)
+    terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Driver:
     def _use(self, user: int) -> None:
         # Not cleared: only pages that are touched take memory, and warm ones are kept.
         scratch = np.empty(self._shape, np.uint8)
-        replayer = User(self._target, scratch, self._drive.patience, self._now_ns)
+        replayer = User(self._target, scratch, self._drive.terms, self._now_ns)
         while (ready := self._next(user)) is not None:
             chain = self._book.chain(self._trace.requests[ready.index].blocks)
             outcome = replayer.replay(ready.index, chain, ready.due_ns)

@@ -95,7 +95,7 @@ def replay_trace(trace: Trace, plan: Plan, tell: Callable[[Progress], None]) -> 
     if not users:
         longest = max(len(request.blocks) for request in trace.requests)
         raise TooLong(longest * layout.part_bytes, memory_bytes)
-    drive = Drive(users, plan.drive.pace, plan.drive.patience)
+    drive = Drive(users, plan.drive.pace, plan.drive.terms)
     with ExitStack() as stack:
         own = _own_daemon(plan.daemon, layout, stack)
         address = plan.daemon.address if isinstance(plan.daemon, Running) else ""
@@ -153,7 +153,8 @@ def _effective(drive: Drive, status: Any) -> dict[str, Any]:
         "users": drive.users,
         "pace": f"{speed:g} x recorded" if math.isfinite(speed) else "as fast as possible",
         "loop": drive.pace.loop.value,
-        "fetch_deadline_s": drive.patience.deadline_s,
+        "fetch_deadline_s": drive.terms.deadline_s,
+        "route": drive.terms.route,
         "tiers": tiers,
         "daemon_version": status.version,
     }

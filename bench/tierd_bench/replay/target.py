@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tierd.core.keys import BlockKey
 from tierd_client import Fetched
+from tierd_client.namespace import Route
 
 
 class Grant(AbstractContextManager["Grant"], Protocol):
@@ -37,6 +38,7 @@ class Target(Protocol):
         *,
         deadline_s: float,
         wait_s: float,
+        route: Route,
     ) -> tuple[Fetched, Grant]: ...
 
     def reserve(self, chain: Sequence[BlockKey], *, wait_s: float) -> Grant: ...

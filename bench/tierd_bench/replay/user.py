@@ -17,6 +17,7 @@ from tierd_bench.replay.content import BlockContent, Bytes, CorruptPage
 from tierd_bench.replay.outcomes import Outcome, RouteShare
 from tierd_bench.replay.target import Grant, Target
 from tierd_client import Fetched
+from tierd_client.namespace import Route
 
 PUBLISH: Final = "publish"
 """The route of published blocks, beside those that the client names for fetched ones."""
@@ -26,12 +27,14 @@ CORRUPT_PAGES_KEPT: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a request waits: for its bytes, for blocks that others write, and for slots."""
+class Terms:
+    """How long a request waits: for its bytes, for blocks that others write, and for slots; and
+    by which route blocks on disk come."""
 
     deadline_s: float = 30.0
     writer_s: float = 10.0
     slot_s: float = 5.0
+    route: Route = "auto"
 
 
 @dataclass(slots=True)
@@ -60,12 +63,12 @@ class User:
     """
 
     def __init__(
-        self, target: Target, scratch: Bytes, patience: Patience, clock: Callable[[], int]
+        self, target: Target, scratch: Bytes, terms: Terms, clock: Callable[[], int]
     ) -> None:
         self._target: Final = target
         self._scratch: Final = scratch
         self._block_bytes: Final = scratch.shape[1]
-        self._patience: Final = patience
+        self._terms: Final = terms
         self._clock: Final = clock
         self._content: Final = BlockContent(self._block_bytes)
 
@@ -100,7 +103,11 @@ class User:
         scratch = self._scratch[: len(chain)]
         started_ns = self._clock()
         fetched, grant = self._target.fetch_and_reserve(
-            chain, scratch, deadline_s=self._patience.deadline_s, wait_s=self._patience.writer_s
+            chain,
+            scratch,
+            deadline_s=self._terms.deadline_s,
+            wait_s=self._terms.writer_s,
+            route=self._terms.route,
         )
         notes.fetch_ns = self._clock() - started_ns
         _note_fetched(fetched, notes)
@@ -117,9 +124,7 @@ class User:
             grant = grants.enter_context(first)
             self._write(chain, grant, notes)
             while notes.unpublished:
-                grant = grants.enter_context(
-                    self._target.reserve(chain, wait_s=self._patience.slot_s)
-                )
+                grant = grants.enter_context(self._target.reserve(chain, wait_s=self._terms.slot_s))
                 if not self._write(chain, grant, notes):
                     break
         if notes.published:

@@ -1,9 +1,19 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Route(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROUTE_AUTO: _ClassVar[Route]
+    ROUTE_STAGED: _ClassVar[Route]
+    ROUTE_DIRECT: _ClassVar[Route]
+ROUTE_AUTO: Route
+ROUTE_STAGED: Route
+ROUTE_DIRECT: Route
 
 class ClientMessage(_message.Message):
     __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "release", "renew", "read_failed", "pin", "prefetch", "end_turn", "end_session", "ping", "persist", "released")
@@ -188,18 +198,20 @@ class MatchReply(_message.Message):
     def __init__(self, blocks: _Optional[int] = ..., by_tier: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Fetch(_message.Message):
-    __slots__ = ("namespace", "keys", "wait_ns", "reserve", "part")
+    __slots__ = ("namespace", "keys", "wait_ns", "reserve", "part", "route")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     WAIT_NS_FIELD_NUMBER: _ClassVar[int]
     RESERVE_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     keys: bytes
     wait_ns: int
     reserve: bool
     part: int
-    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., wait_ns: _Optional[int] = ..., reserve: bool = ..., part: _Optional[int] = ...) -> None: ...
+    route: Route
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., wait_ns: _Optional[int] = ..., reserve: bool = ..., part: _Optional[int] = ..., route: _Optional[_Union[Route, str]] = ...) -> None: ...
 
 class FetchReply(_message.Message):
     __slots__ = ("lease", "fence", "blocks", "run_tier", "run_slot", "run_count", "run_pending", "reserved")

@@ -1,0 +1,113 @@
+"""The direct route without a GPU: slots read from segment files into the caller's memory.
+
+Reads go past the page cache, so both ends must be page aligned: a block goes straight into
+memory that is, and through a buffer of the thread into memory that is not. Nothing counts before
+its header's key and its checksum are found to be right.
+"""
+
+import ctypes
+import mmap
+import os
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from tierd.core.keys import BlockKey
+from tierd.core.layouts import LayoutSpec
+from tierd.core.slots import check_header, check_part
+from tierd.core.units import PAGE_BYTES
+from tierd_client.buffers import copy
+from tierd_client.memory import SegmentFile
+
+PIECE_BYTES: Final = 4 << 20
+"""Neighbouring slots are read together, up to so much at once."""
+
+_PIECE_SLOTS_MAX: Final = 256
+
+
+class SegmentReader:
+    """Reads the parts of one shard. Concurrency: any thread; buffers are each thread's own."""
+
+    def __init__(self, layout: LayoutSpec, part: int) -> None:
+        self._layout = layout
+        self._part = part
+        self._own = threading.local()
+
+    @property
+    def piece_slots(self) -> int:
+        """How many neighbouring slots are best read together."""
+        return min(_PIECE_SLOTS_MAX, max(1, PIECE_BYTES // self._layout.block_bytes))
+
+    def read(
+        self, segment: SegmentFile, first: int, keys: Sequence[BlockKey], targets: Sequence[int]
+    ) -> list[str]:
+        """Read neighbouring slots, the first being `first` of the segment, into `targets`.
+
+        Shapes: a key and an address of `part_bytes` bytes for each slot; at most `piece_slots`.
+        Returns what is wrong with each, "" where nothing is.
+
+        Raises:
+            OSError: the file does not answer.
+        """
+        payloads = self._payloads(targets)
+        pages = self._buffer("pages", len(keys), PAGE_BYTES)
+        whole = self._fill(segment, first, pages, payloads)
+        faults = []
+        for index, (key, target) in enumerate(zip(keys, targets, strict=True)):
+            fault = (
+                self._fault(pages[index], key, payloads[index]) if index < whole else "cut short"
+            )
+            if not fault and _address(payloads[index]) != target:
+                copy(target, _address(payloads[index]), self._layout.part_bytes)
+            faults.append(fault)
+        return faults
+
+    def _payloads(self, targets: Sequence[int]) -> list[memoryview]:
+        """Return where the parts are read to: the targets themselves, if they will do."""
+        layout = self._layout
+        stride = layout.part_stride_bytes
+        aligned = all(target % PAGE_BYTES == 0 for target in targets)
+        if aligned and layout.part_bytes == stride:
+            return [memoryview((ctypes.c_char * stride).from_address(t)).cast("B") for t in targets]
+        return self._buffer("scratch", len(targets), stride)
+
+    def _fill(
+        self,
+        segment: SegmentFile,
+        first: int,
+        pages: Sequence[memoryview],
+        payloads: Sequence[memoryview],
+    ) -> int:
+        """Read headers and payloads; return of how many slots all was there."""
+        layout = self._layout
+        if layout.shards == 1:
+            buffers = [part for pair in zip(pages, payloads, strict=True) for part in pair]
+            at = segment.first_slot + first * segment.slot_stride
+            return os.preadv(segment.descriptor, buffers, at) // segment.slot_stride
+        for index, (page, payload) in enumerate(zip(pages, payloads, strict=True)):
+            at = segment.first_slot + (first + index) * segment.slot_stride
+            part_at = at + segment.slot_header + self._part * layout.part_stride_bytes
+            got = os.preadv(segment.descriptor, [page], at)
+            got += os.preadv(segment.descriptor, [payload], part_at)
+            if got < len(page) + len(payload):
+                return index
+        return len(pages)
+
+    def _fault(self, page: memoryview, key: BlockKey, payload: memoryview) -> str:
+        header = check_header(page, key, self._layout)
+        if isinstance(header, str):
+            return header
+        return check_part(header, self._part, payload[: self._layout.part_bytes]) or ""
+
+    def _buffer(self, name: str, count: int, size: int) -> list[memoryview]:
+        """Return `count` aligned pieces of the calling thread's own memory."""
+        own = self._own.__dict__
+        if len(own.get(name, ())) < count:
+            memory = memoryview(mmap.mmap(-1, count * size))
+            own[name] = [memory[at : at + size] for at in range(0, len(memory), size)]
+        pieces: list[memoryview] = own[name]
+        return pieces[:count]
+
+
+def _address(view: memoryview) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
