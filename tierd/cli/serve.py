@@ -13,9 +13,14 @@ StopWithOption = Annotated[
     typer.Option("--stop-with", metavar="PID", help="Stop cleanly when that process has ended."),
 ]
 
+DieAtOption = Annotated[str, typer.Option("--die-at", hidden=True, help="For crash tests.")]
+
 
 def serve(
-    config: ConfigOption = None, override: SetOption = None, stop_with: StopWithOption = None
+    config: ConfigOption = None,
+    override: SetOption = None,
+    stop_with: StopWithOption = None,
+    die_at: DieAtOption = "",
 ) -> None:
     """Run the daemon in the foreground; SIGTERM or Ctrl-C stops it cleanly."""
     effective = settings(config, override)
@@ -23,7 +28,7 @@ def serve(
     from tierd.service import daemon
 
     try:
-        daemon.run(effective, stop_with)
+        daemon.run(effective, stop_with, die_at)
     except TierdError as error:
         fail(str(error), "remedy the above and start again; blocks on disk are found again")
     except OSError as error:

@@ -72,8 +72,10 @@ _ADMISSION: Final = {"always": AlwaysAdmit, "second_touch": SecondTouch}
 log = logging.getLogger("tierd.daemon")
 
 
-def run(config: Config, stop_with: int | None = None) -> None:
+def run(config: Config, stop_with: int | None = None, die_at: str = "") -> None:
     """Run a daemon until SIGTERM or SIGINT, or until the process `stop_with` has ended.
+
+    `die_at` is for crash tests: "synced:3" kills the process when the third batch was synced.
 
     Raises:
         DirectoryInUse: another daemon has one of the directories, or the socket.
@@ -84,10 +86,10 @@ def run(config: Config, stop_with: int | None = None) -> None:
     logging.basicConfig(
         level=config.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    asyncio.run(_serve(config, stop_with))
+    asyncio.run(_serve(config, stop_with, die_at))
 
 
-async def _serve(config: Config, stop_with: int | None) -> None:
+async def _serve(config: Config, stop_with: int | None, die_at: str) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     bugs: list[BaseException] = []
@@ -103,7 +105,7 @@ async def _serve(config: Config, stop_with: int | None) -> None:
         loop.add_signal_handler(number, stop.set)
     if stop_with is not None:
         loop.add_reader(os.pidfd_open(stop_with), stop.set)
-    daemon = Daemon(config)
+    daemon = Daemon(config, _death(die_at))
     try:
         await daemon.start()
         sys.stdout.write("".join(f"tierd listens on {where}\n" for where in daemon.listens))
@@ -118,8 +120,9 @@ async def _serve(config: Config, stop_with: int | None) -> None:
 class Daemon:
     """One daemon: `start` it, and `stop` it, once each."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, at_point: Callable[[str], None]) -> None:
         self._config = config
+        self._at_point = at_point
         self._stack = AsyncExitStack()
         self._started_ns = monotonic_ns()
         self._boot = token_bytes(16)
@@ -150,6 +153,7 @@ class Daemon:
             {disk: self._index} if disk is not None and self._index is not None else {},
             self._index.sequence_max() + 1 if self._index else 1,
             self.shell.feed,
+            self._at_point,
         )
         await self._recover()
         await self._listen([tier.medium for tier in tiers])
@@ -296,6 +300,21 @@ class Daemon:
 
     def _unwritten(self) -> int:
         return sum(len(queue) for queue in self.store.room.queued)
+
+
+def _death(die_at: str) -> Callable[[str], None]:
+    """Return what ends this process as a crash would, at the wanted point of the write path."""
+    wanted, _, number = die_at.partition(":")
+    left = int(number or 1)
+
+    def at_point(point: str) -> None:
+        nonlocal left
+        if point == wanted:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return at_point
 
 
 def _store_config(config: Config, names: list[str]) -> control.StoreConfig:

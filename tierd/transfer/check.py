@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tierd.core.keys import BlockKey
 from tierd.core.slots import describe
 from tierd.core.units import GiB
 from tierd.index.lmdb_index import Index, IndexChange, IndexRecord, NamespaceRecord
@@ -25,7 +24,6 @@ from tierd.transfer.survey import (
     SlotFound,
     Survey,
     mend,
-    namespace_of,
     read_slots,
     shape_fault,
     survey,
@@ -128,6 +126,17 @@ def repair(directories: Sequence[Path], findings: Findings) -> list[str]:
     return done
 
 
+def unrepaired(findings: Findings) -> list[Problem]:
+    """Return the problems that `repair` does not solve."""
+    solved = {str(path) for path in findings.removable}
+    solved |= {str(segment.path) for segment, _ in findings.mendable}
+    return [
+        problem
+        for problem in findings.problems
+        if problem.kind != "record" and problem.path not in solved
+    ]
+
+
 def read_all(
     pairs: Iterable[tuple[SegmentFile, NamespaceRecord]],
 ) -> Iterator[tuple[SegmentFile, list[SlotFound]]]:
@@ -170,9 +179,7 @@ def _check_namespace(
     by_region: dict[int, list[IndexRecord]] = defaultdict(list)
     for record in records:
         by_region[record.slot // namespace.region_slots].append(record)
-    usable = [
-        segment for segment in segments.values() if _is_usable(segment, namespace, findings)
-    ]
+    usable = [segment for segment in segments.values() if _is_usable(segment, namespace, findings)]
     bad: list[tuple[IndexRecord, str, str]] = []
     for region in by_region.keys() - {segment.region for segment in usable}:
         path = str(segments[region].path) if region in segments else ""

@@ -64,6 +64,8 @@ class Mover:
     """Moves bytes between the entry tier and the others.
 
     Concurrency: belongs to one event loop. `rows[n]` is namespace n, and may grow.
+    `at_point` is told when a batch has been "written", "synced" and "recorded", so that a crash
+    test can end the process there.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class Mover:
         indexes: dict[int, Records],
         first_sequence: int,
         report: Callable[[MovesDone], None],
+        at_point: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._rows = rows
         self._entry = entry
         self._indexed = {tier: _Indexed(records) for tier, records in indexes.items()}
         self._sequences = count(first_sequence)
         self._report = report
+        self._at_point = at_point
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading = asyncio.Semaphore(_READS_MAX)
         self._committing = asyncio.Lock()
@@ -186,9 +190,12 @@ class Mover:
         await row.spaces[target].write(writes)
         if target not in self._indexed:
             return
+        self._at_point("written")
         await row.spaces[target].sync()
+        self._at_point("synced")
         added = [IndexRecord(w.key, w.parent, w.slot, w.sequence) for w in writes]
         await self._commit(target, [IndexChange(row.fingerprint, added, ())])
+        self._at_point("recorded")
 
     async def _commit(self, tier: int, added: Sequence[IndexChange]) -> None:
         indexed = self._indexed[tier]

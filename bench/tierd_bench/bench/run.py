@@ -1,7 +1,6 @@
 """A whole benchmark: the rows wanted, each on its stage, and the machine they were measured on."""
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from tierd_bench.bench.catalogue import Measure
 from tierd_bench.bench.rows import Row
 from tierd_bench.bench.sizes import Sizes
 from tierd_bench.bench.stage import SEED, set_stage
-from tierd_bench.replay.machine import Machine, this_machine
+from tierd_bench.replay.machine import Machine, current_commit, this_machine
 
 Tell = Callable[[str], None]
 """Called with a row's name after each of its runs."""
@@ -67,7 +66,7 @@ def run_bench(
     load = os.getloadavg()[0]
     rows = tuple(_rows(measures, sizes, directory, tell))
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    return BenchReport(this_machine(), round(load, 2), _commit(), date, rows)
+    return BenchReport(this_machine(), round(load, 2), current_commit(), date, rows)
 
 
 def _rows(
@@ -78,12 +77,3 @@ def _rows(
             for measure in group:
                 stage.tell = partial(tell, measure.name)
                 yield Row(measure.name, measure.measure(stage), measure.budget)
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, check=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()
