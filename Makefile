@@ -9,6 +9,9 @@ PROTOS := $(wildcard proto/tierd_proto/v1/*.proto)
 PROTO_TOOLS := grpcio-tools==1.62.3 protobuf==4.25.8 'setuptools<81'
 PROTOC := .venv-proto/bin/python -m grpc_tools.protoc
 
+# kvikio without cupy, which only a real GPU needs: its tests bring a driver of their own.
+KVIKIO := kvikio-cu12 libkvikio-cu12 nvidia-cufile-cu12 rapids-logger cuda-pathfinder
+
 .PHONY: setup test check demo bench proto clean
 .DELETE_ON_ERROR:
 
@@ -19,6 +22,7 @@ setup: .venv/.installed
 		|| { echo "tierd needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[daemon,bench,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(KVIKIO)
 	touch $@
 
 .venv-proto/.installed:

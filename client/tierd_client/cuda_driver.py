@@ -25,11 +25,14 @@ class CudaFault(Exception):
 class CudaDriver:
     """The driver of this process. Concurrency: any thread.
 
+    A GPU's context is kept once it was used, as CUDA's runtime keeps it.
+
     Raises:
         InvalidRequest: there is no driver, or no GPU.
     """
 
     def __init__(self) -> None:
+        self._contexts: dict[int, ctypes.c_void_p] = {}
         try:
             self._library = ctypes.CDLL(LIBRARY)
             self._call("cuInit", ctypes.c_uint(0))
@@ -57,16 +60,15 @@ class CudaDriver:
     @contextmanager
     def on_device(self, device: int) -> Iterator[None]:
         """Let this thread's calls be for a GPU, in the context that CUDA's runtime uses, too."""
-        context = ctypes.c_void_p()
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), ctypes.c_int(device))
+        if device not in self._contexts:
+            context = ctypes.c_void_p()
+            self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), ctypes.c_int(device))
+            self._contexts[device] = context
+        self._call("cuCtxPushCurrent_v2", self._contexts[device])
         try:
-            self._call("cuCtxPushCurrent_v2", context)
-            try:
-                yield
-            finally:
-                self._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+            yield
         finally:
-            self._call("cuDevicePrimaryCtxRelease_v2", ctypes.c_int(device))
+            self._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
 
     def pinned(self, size: int) -> int:
         """Return the address of new pinned host memory, within `on_device`."""
@@ -76,7 +78,7 @@ class CudaDriver:
         return memory.value
 
     def free_pinned(self, address: int) -> None:
-        """Give back what `pinned` returned."""
+        """Give back what `pinned` returned, within `on_device`."""
         self._call("cuMemFreeHost", ctypes.c_void_p(address))
 
     def copy_to_host(self, target: int, source: int, size: int) -> None:

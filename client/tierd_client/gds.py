@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from math import prod
 from typing import Any, Final, Literal
@@ -29,6 +29,9 @@ from tierd_client.cuda_driver import CudaDriver, CudaFault
 _WINDOW_BYTES: Final = 64 * MiB
 """Asked of kvikio at a time: enough to keep it busy, and little to wait for past a deadline."""
 
+_READ_FAULTS: Final = (RuntimeError, OSError, ValueError)
+"""What exceptions of kvikio's C++ become."""
+
 Label = Literal["gds", "compat"]
 
 
@@ -36,8 +39,9 @@ Label = Literal["gds", "compat"]
 class GdsSettings:
     """How kvikio reads. Its settings are the process's, so all readers should agree on them.
 
-    `mode` is "auto", or insists on one of the labels. A bounce buffer holds one task: more of it
-    would never be filled. `gds_min_bytes` is kvikio's own: below it, GPUDirect does not pay.
+    Only `task_bytes` goes with each call. `mode` is "auto", or insists on one of the labels. A
+    bounce buffer holds one task: more of it would never be filled. `gds_min_bytes` is kvikio's
+    own: below it, GPUDirect does not pay, and a part is read before the next is begun.
     """
 
     mode: Literal["auto", "gds", "compat"] = "auto"
@@ -94,12 +98,13 @@ class CopyBack:
     def __init__(self, driver: CudaDriver) -> None:
         self._driver = driver
         self._mine = threading.local()
-        self._rooms: list[int] = []
+        self._rooms: list[tuple[int, int]] = []
 
     def verify_device(self, header: SlotHeader, shard: int, memory: DeviceMemory) -> str | None:
         """Return why `memory` does not hold the part of a shard, or None if it does."""
-        with self._driver.on_device(self._driver.device_of(memory.address)):
-            room = self._room(memory.size)
+        device = self._driver.device_of(memory.address)
+        with self._driver.on_device(device):
+            room = self._room(device, memory.size)
             self._driver.copy_to_host(room, memory.address, memory.size)
         copied = (ctypes.c_char * memory.size).from_address(room)
         return check_part(header, shard, memoryview(copied).cast("B"))
@@ -107,13 +112,15 @@ class CopyBack:
     def close(self) -> None:
         """Give the pinned memory back. Nothing may be verified any more."""
         while self._rooms:
-            self._driver.free_pinned(self._rooms.pop())
+            device, room = self._rooms.pop()
+            with self._driver.on_device(device):
+                self._driver.free_pinned(room)
 
-    def _room(self, size: int) -> int:
+    def _room(self, device: int, size: int) -> int:
         """Return pinned memory of the calling thread."""
         if getattr(self._mine, "size", 0) < size:
             self._mine.room, self._mine.size = self._driver.pinned(size), size
-            self._rooms.append(self._mine.room)
+            self._rooms.append((device, self._mine.room))
         return int(self._mine.room)
 
 
@@ -171,15 +178,21 @@ class DirectReader:
         remaining_s = until_s - time.monotonic()
         if remaining_s <= 0 or not run.keys:
             return causes
+        try:
+            # A read that is late may outlive the caller's descriptor, whose number is used again.
+            run = replace(run, descriptor=os.dup(run.descriptor))
+        except OSError as error:
+            return [str(error)] * len(causes)
         job = self._threads.submit(self._read, run, (target, memory), until_s, causes)
         _, waiting = wait([job], remaining_s)
-        if waiting and not job.cancel():
+        if not waiting:
+            job.result()
+        elif job.cancel():
+            os.close(run.descriptor)
+        else:
             self._late.add(job)
             job.add_done_callback(self._late.discard)
-            return list(causes)
-        if not job.cancelled():
-            job.result()
-        return causes
+        return list(causes)
 
     def settle(self, until_s: float) -> bool:
         """Wait for reads that missed their deadline; say whether all memory is quiet now."""
@@ -202,21 +215,29 @@ class DirectReader:
     def _read(
         self, run: SlotRun, given: tuple[Any, DeviceMemory], until_s: float, causes: list[str]
     ) -> None:
-        """Keep a window of reads under way, and finish them in order.
+        """Open the segment and read it, or say why it does not open.
 
         `given` has the caller's object, too, so that it lives for as long as it is written to.
         """
         try:
             file = self._open(run.descriptor)
-        except (OSError, RuntimeError) as error:
+        except _READ_FAULTS as error:
             causes[:] = [str(error)] * len(causes)
-            return
+        else:
+            self._read_file(file, run, given[1], until_s, causes)
+        finally:
+            os.close(run.descriptor)
+
+    def _read_file(
+        self, file: Any, run: SlotRun, memory: DeviceMemory, until_s: float, causes: list[str]
+    ) -> None:
+        """Keep a window of reads under way, and finish them in order."""
         started: deque[_Started] = deque()
         try:
             for index in range(len(run.keys)):
                 if time.monotonic() >= until_s:
                     break
-                started.append(self._start(file, run, index, given[1]))
+                started.append(self._start(file, run, index, memory))
                 if len(started) >= self._window:
                     self._finish(run, started.popleft(), causes)
             while started:
@@ -230,7 +251,11 @@ class DirectReader:
         slot = run.start + index * slot_stride_bytes(self._layout)
         start = slot + PAGE_BYTES + run.part * self._layout.part_stride_bytes
         target = memory.part(index * size, size)
-        future = file.pread(target, size, start, self._settings.task_bytes)
+        try:
+            # A small part is read before this returns, so this may fail as `outcome` may.
+            future = file.pread(target, size, start, self._settings.task_bytes)
+        except _READ_FAULTS as error:
+            future = str(error)
         return _Started(index, slot, target, future)
 
     def _finish(self, run: SlotRun, started: "_Started", causes: list[str]) -> None:
@@ -287,18 +312,23 @@ class DirectReader:
 
 @dataclass(frozen=True, slots=True)
 class _Started:
-    """One part that kvikio is reading. Units: `slot` is the offset of the header page."""
+    """One part that kvikio is reading, or why it is not.
+
+    Units: `slot` is the offset of the header page.
+    """
 
     index: int
     slot: int
     target: DeviceMemory
-    future: Any
+    future: Any | str
 
     def outcome(self) -> int | str:
         """Return how many bytes came, or why none did; either way no more will be written."""
+        if isinstance(self.future, str):
+            return self.future
         try:
             return int(self.future.get())
-        except (RuntimeError, OSError, ValueError) as error:
+        except _READ_FAULTS as error:
             return str(error)
 
 
@@ -340,7 +370,6 @@ def _configured(settings: GdsSettings) -> Any:
                 settings.mode
             ],
             "num_threads": settings.threads,
-            "task_size": settings.task_bytes,
             "gds_threshold": settings.gds_min_bytes,
             "bounce_buffer_size": settings.bounce_bytes,
             "auto_direct_io_read": True,

@@ -1,0 +1,280 @@
+"""What the tests of the GPU route run in a process of their own.
+
+The stand-in driver must be there before anything asks for a driver, and must not be what other
+tests find. So these functions are called in a child that `start` has prepared, and what they
+take and return is plain values.
+"""
+
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tierd.core.errors import InvalidRequest
+from tierd.core.keys import BlockKey
+from tierd.core.layouts import LayoutSpec
+from tierd.core.slots import SlotHeader
+from tierd_client.cuda_driver import LIBRARY, CudaDriver, CudaFault
+from tierd_client.gds import DeviceMemory, DirectReader, GdsSettings, SlotRun
+
+GUARD_BYTES: Final = 4096 + 13
+"""On either side of the target, so that it is not aligned, and writes beyond it show."""
+
+GUARD: Final = b"\xa5" * GUARD_BYTES
+PATIENCE_S: Final = 60.0
+STALLED_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment file. Units: `start` is the offset of the first slot that is read."""
+
+    path: str
+    layout: LayoutSpec
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a read came to. Bytes and copies into GPU memory are counted by the stand-in only."""
+
+    causes: list[str]
+    parts: list[bytes]
+    are_guards_whole: bool
+    copied_bytes: int = 0
+    copies: int = 0
+
+
+class StalledDevice:
+    """The stand-in's switch for a device that does not finish its copies."""
+
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL(LIBRARY)
+
+    def __enter__(self) -> None:
+        self._library.standin_stall()
+
+    def __exit__(self, *_: object) -> None:
+        self._library.standin_go_on()
+
+
+def start(standin: Path | None, directory: Path) -> None:
+    """Load the stand-in under the driver's name, if one is given, and work in `directory`.
+
+    Where cuFile finds a driver and cannot work with it, it says so in a file there.
+    """
+    os.chdir(directory)
+    if standin is not None:
+        ctypes.CDLL(str(standin), mode=ctypes.RTLD_GLOBAL)
+
+
+def read(
+    segment: Segment, keys: Sequence[BlockKey], settings: GdsSettings, part: int = 0
+) -> Outcome:
+    """Read neighbouring slots."""
+    with _reader(segment, settings) as (reader, descriptor), _target(segment, keys) as target:
+        bytes_before, copies_before = _copied()
+        run = SlotRun(descriptor, segment.start, keys, part)
+        causes = reader.read(run, target.memory, time.monotonic() + PATIENCE_S)
+        bytes_after, copies_after = _copied()
+        counts = (bytes_after - bytes_before, copies_after - copies_before)
+        return target.outcome(causes, counts)
+
+
+def read_too_late(segment: Segment, keys: Sequence[BlockKey], settings: GdsSettings) -> Outcome:
+    """Read when the deadline has passed."""
+    with _reader(segment, settings) as (reader, descriptor), _target(segment, keys) as target:
+        run = SlotRun(descriptor, segment.start, keys)
+        causes = reader.read(run, target.memory, time.monotonic())
+        assert reader.settle(time.monotonic())
+        return target.outcome(causes)
+
+
+def read_stalled(segment: Segment, keys: Sequence[BlockKey], settings: GdsSettings) -> Outcome:
+    """Read from a device that stalls past the deadline, and goes on later.
+
+    The deadline leaves time to begin, on a busy machine, too.
+    """
+    with _reader(segment, settings) as (reader, descriptor), _target(segment, keys) as target:
+        run = SlotRun(descriptor, segment.start, keys)
+        with StalledDevice():
+            causes = reader.read(run, target.memory, time.monotonic() + STALLED_S)
+            assert not reader.settle(time.monotonic())
+        assert reader.settle(time.monotonic() + PATIENCE_S)
+        return target.outcome(causes)
+
+
+def read_with_checksum(segment: Segment, keys: Sequence[BlockKey]) -> list[int]:
+    """Read with a checksum of one's own, which refuses all; return the sizes it was asked about."""
+    asked: list[int] = []
+
+    def refuse(header: SlotHeader, shard: int, memory: DeviceMemory) -> str:
+        asked.append(memory.size)
+        return f"refused part {shard} of {header.key.hex()}"
+
+    descriptor = os.open(segment.path, os.O_RDONLY)
+    reader = DirectReader(segment.layout, GdsSettings(mode="compat"), refuse)
+    with _target(segment, keys) as target:
+        run = SlotRun(descriptor, segment.start, keys)
+        causes = reader.read(run, target.memory, time.monotonic() + PATIENCE_S)
+        reader.close()
+    os.close(descriptor)
+    assert causes == [f"refused part 0 of {key.hex()}" for key in keys]
+    return asked
+
+
+def open_files(segments: Sequence[Segment], key: BlockKey, settings: GdsSettings) -> list[int]:
+    """Read the segments twice; return the descriptors kept after each round and later.
+
+    Later is after the last segment was forgotten, and after the reader was closed. Those that
+    were open before the first round do not count.
+    """
+    with _target(segments[0], [key]) as target:
+        reader = DirectReader(segments[0].layout, settings)
+        descriptors = [os.open(segment.path, os.O_RDONLY) for segment in segments]
+        warm_up = SlotRun(descriptors[0], segments[0].start, [key])
+        reader.read(warm_up, target.memory, time.monotonic() + PATIENCE_S)
+        reader.forget(descriptors[0])
+        counts = [_descriptors()]
+        for _ in range(2):
+            for descriptor, segment in zip(descriptors, segments, strict=True):
+                run = SlotRun(descriptor, segment.start, [key])
+                causes = reader.read(run, target.memory, time.monotonic() + PATIENCE_S)
+                assert causes == [""], causes
+            counts.append(_descriptors())
+        reader.forget(descriptors[-1])
+        counts.append(_descriptors())
+        reader.close()
+        counts.append(_descriptors())
+        for descriptor in descriptors:
+            os.close(descriptor)
+    return [count - counts[0] for count in counts[1:]]
+
+
+def read_of_a_closed_segment(segment: Segment, keys: Sequence[BlockKey]) -> list[str]:
+    """Read by a descriptor that is not open; return what is wrong."""
+    with _reader(segment, GdsSettings(mode="compat")) as (reader, descriptor):
+        closed = os.dup(descriptor)
+        os.close(closed)
+        with _target(segment, keys) as target:
+            run = SlotRun(closed, segment.start, keys)
+            return reader.read(run, target.memory, time.monotonic() + PATIENCE_S)
+
+
+def label(layout: LayoutSpec, settings: GdsSettings) -> str:
+    """Return how the bytes would come."""
+    reader = DirectReader(layout, settings)
+    reader.close()
+    return reader.label
+
+
+def refusal_without_kvikio(layout: LayoutSpec) -> str:
+    """Return what a user is told who has not installed it."""
+    hidden = {name: module for name, module in sys.modules.items() if name.startswith("kvikio")}
+    try:
+        for name in (*hidden, "kvikio"):
+            sys.modules[name] = None  # type: ignore[assignment]
+        DirectReader(layout, GdsSettings())
+    except InvalidRequest as error:
+        return str(error)
+    finally:
+        del sys.modules["kvikio"]
+        sys.modules.update(hidden)
+    return ""
+
+
+def refusal_of_target(layout: LayoutSpec, target: object) -> str:
+    """Return what a caller is told who gives something other than enough GPU memory."""
+    reader = DirectReader(layout, GdsSettings(mode="compat"))
+    try:
+        reader.read(SlotRun(-1, 0, [layout.root]), target, time.monotonic() + PATIENCE_S)
+    except InvalidRequest as error:
+        return str(error)
+    finally:
+        reader.close()
+    return ""
+
+
+def refusal_of_driver(layout: LayoutSpec) -> str:
+    """Return what a user is told whose driver does not start."""
+    try:
+        DirectReader(layout, GdsSettings())
+    except InvalidRequest as error:
+        return str(error)
+    return ""
+
+
+def fault_of_host_memory() -> str:
+    """Return what the driver says of an address that is not a GPU's."""
+    room = ctypes.create_string_buffer(16)
+    try:
+        CudaDriver().device_of(ctypes.addressof(room))
+    except CudaFault as error:
+        return str(error)
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """GPU memory between guards."""
+
+    start: int
+    memory: DeviceMemory
+    part_bytes: int
+
+    def outcome(self, causes: list[str], counts: tuple[int, int] = (0, 0)) -> Outcome:
+        """Return what is in the memory now."""
+        size = self.memory.size
+        room = ctypes.create_string_buffer(size + 2 * GUARD_BYTES)
+        _driver("cuMemcpyDtoH_v2", room, ctypes.c_uint64(self.start), ctypes.c_size_t(len(room)))
+        inside = room.raw[GUARD_BYTES : GUARD_BYTES + size]
+        parts = [inside[at : at + self.part_bytes] for at in range(0, size, self.part_bytes)]
+        guards = room.raw[:GUARD_BYTES] == GUARD == room.raw[-GUARD_BYTES:]
+        return Outcome(causes, parts, guards, *counts)
+
+
+@contextmanager
+def _target(segment: Segment, keys: Sequence[BlockKey]) -> Iterator[_Target]:
+    size = len(keys) * segment.layout.part_bytes
+    room = GUARD + bytes(size) + GUARD
+    with CudaDriver().on_device(0):
+        start = ctypes.c_uint64()
+        _driver("cuMemAlloc_v2", ctypes.byref(start), ctypes.c_size_t(len(room)))
+        _driver("cuMemcpyHtoD_v2", start, room, ctypes.c_size_t(len(room)))
+        memory = DeviceMemory(start.value + GUARD_BYTES, size)
+        yield _Target(start.value, memory, segment.layout.part_bytes)
+        _driver("cuMemFree_v2", start)
+
+
+@contextmanager
+def _reader(segment: Segment, settings: GdsSettings) -> Iterator[tuple[DirectReader, int]]:
+    descriptor = os.open(segment.path, os.O_RDONLY | os.O_DIRECT)
+    reader = DirectReader(segment.layout, settings)
+    yield reader, descriptor
+    reader.close()
+    os.close(descriptor)
+
+
+def _driver(name: str, *arguments: object) -> None:
+    error = ctypes.CDLL(LIBRARY)[name](*arguments)
+    assert error == 0, (name, error)
+
+
+def _copied() -> tuple[int, int]:
+    """Return bytes and copies into the stand-in's memory so far; nothing on a real driver."""
+    library = ctypes.CDLL(LIBRARY)
+    if not hasattr(library, "standin_bytes_to_device"):
+        return 0, 0
+    calls = (library.standin_bytes_to_device, library.standin_copies_to_device)
+    for call in calls:
+        call.restype = ctypes.c_uint64
+    return calls[0](), calls[1]()
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
