@@ -13,6 +13,7 @@ from tierd.core.units import PAGE_BYTES, MiB
 from tierd.tiers.base import SlotRead, SlotWrite, Space, SpaceSpec, Tier
 from tierd.tiers.device import EmulatedDeviceTier
 from tierd.tiers.disk import DiskTier
+from tierd.tiers.faulty import NO_FAULTS, FaultyTier
 from tierd.tiers.host import HostTier
 
 REGION_SLOTS = 4
@@ -22,7 +23,18 @@ TIERS: dict[str, Callable[[Path], Tier]] = {
     "device, emulated": lambda _: EmulatedDeviceTier("device", bytes_max=8 * MiB),
     "disk": lambda path: DiskTier([path / "disk"], threads=2),
     "disk, striped": lambda path: DiskTier([path / "one", path / "two"], threads=1),
+    "faulty, without faults": lambda path: without_faults(DiskTier([path / "disk"], threads=1)),
 }
+
+
+def without_faults(tier: Tier) -> Tier:
+    async def never() -> None:
+        raise AssertionError("it does not stall")
+
+    def nothing(space: Space, slot: int) -> None:
+        raise AssertionError("it does not spoil anything")
+
+    return FaultyTier(tier, Random(0), NO_FAULTS, never, nothing)
 
 
 def layout(head_size: int, shards: int) -> LayoutSpec:

@@ -47,6 +47,8 @@ class Daemon:
         self.settings: dict[str, object] = {**_SETTINGS, "listen.unix": self.address, **given}
         if disk_bytes:
             self.settings |= {"tiers.disk.bytes": disk_bytes, "tiers.disk.directories": self.disk}
+            # A test that damages a block says itself who finds that out.
+            self.settings.setdefault("tiers.disk.scrub_bytes_per_s", 0)
         self.listens: list[str] = []
         self.start()
 

@@ -14,7 +14,7 @@ import pytest
 from tierd.core.errors import CorruptSlot, FormatMismatch, TierOffline
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import opaque_layout
-from tierd.core.slots import verify
+from tierd.core.slots import SegmentHeader, described, unpack_segment, verify
 from tierd.tiers.base import SlotRead, SlotWrite, SpaceSpec
 from tierd.tiers.disk import DiskSpace, DiskTier
 
@@ -235,6 +235,17 @@ async def test_another_region_size_is_refused(space: DiskSpace, tmp_path: Path) 
     with pytest.raises(FormatMismatch, match="4 slots"):
         tier.space(SpaceSpec(LAYOUT, region_slots=8))
     await tier.aclose()
+
+
+async def test_a_segment_names_its_namespace(tmp_path: Path) -> None:
+    for name in ("chat", "renamed"):
+        tier = DiskTier([tmp_path], threads=1)
+        space = tier.space(SpaceSpec(LAYOUT, 4, name))
+        await space.write(blocks(0))
+        header = unpack_segment(memoryview(space.segment_path(0).read_bytes()[:4096]))
+        assert isinstance(header, SegmentHeader)
+        assert described(header) == ("chat", LAYOUT), "the name when it was made"
+        await tier.aclose()
 
 
 async def test_a_lost_directory_is_a_fault_until_it_is_back(tmp_path: Path) -> None:

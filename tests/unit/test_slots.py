@@ -14,6 +14,8 @@ from tierd.core.slots import (
     SlotHeader,
     check_header,
     check_part,
+    describe,
+    described,
     other_version,
     pack_segment,
     pack_slot,
@@ -75,6 +77,55 @@ def test_the_bytes_of_a_segment_header_are_these() -> None:
     assert not any(page[64:])
     assert xxh3_64_hexdigest(page) == "7d857aa7612d54c3"
     assert unpack_segment(page) == header
+
+
+def test_the_description_of_a_segment_is_these_bytes() -> None:
+    layout = opaque_layout("m", block_tokens=1, token_bytes=3)
+    header = SegmentHeader(layout.fingerprint, 0, 1, 8192, describe("chat", layout))
+    page = room(4096)
+    pack_segment(header, page)
+    text = (
+        b'{"name":"chat","layout":{"model":"m","groups":[{"layers":1,"kv_heads":1,"head_size":3,'
+        b'"planes":1,"kind":"full","window_tokens":0,"state_bytes":0}],"block_tokens":1,'
+        b'"dtype":"uint8","shards":1,"revision":"","weights_digest":"",'
+        b'"order":"planes,tokens,heads,head_size","tenant":"","salt":""}}'
+    )
+    assert int.from_bytes(page[64:72], "little") == len(text)
+    assert bytes(page[72 : 72 + len(text)]) == text
+    assert not any(page[72 + len(text) :])
+    assert xxh3_64_hexdigest(page) == "a000d510a77d9e8a"
+    assert unpack_segment(page) == header
+    assert described(header) == ("chat", layout)
+
+
+def test_a_layout_of_many_groups_is_described_in_fewer_bytes() -> None:
+    groups = tuple(LayerGroup(layers=1, kv_heads=1, head_size=n) for n in range(1, 81))
+    layout = LayoutSpec("m", groups, block_tokens=16)
+    header = SegmentHeader(layout.fingerprint, 0, 1, 8192, describe("chat", layout))
+    page = room(4096)
+    pack_segment(header, page)
+    assert unpack_segment(page) == header
+    assert described(header) == ("chat", layout)
+
+
+def test_what_cannot_be_described_is_left_out() -> None:
+    layout = replace(LAYOUT, salt=Random(1).randbytes(4000).hex())
+    header = SegmentHeader(layout.fingerprint, 0, 1, 8192, describe("chat", layout))
+    assert header.description == b""
+    assert described(header) is None
+
+
+def test_the_description_of_another_layout_is_none() -> None:
+    header = SegmentHeader(bytes(16), 0, 1, 8192, describe("chat", LAYOUT))
+    assert described(header) is None
+
+
+def test_a_description_longer_than_its_page_is_refused() -> None:
+    page = room(4096)
+    pack_segment(SegmentHeader(bytes(16), 0, 1, 8192), page)
+    page[64:72] = (4025).to_bytes(8, "little")
+    page[16:24] = xxh3_64_intdigest(page[24:]).to_bytes(8, "little")
+    assert unpack_segment(page) == "the segment header claims a description of 4025 bytes"
 
 
 def test_the_checksum_of_a_part_is_xxh3_64_with_seed_0() -> None:

@@ -13,6 +13,7 @@ from tests.stores import (
 )
 from tierd.control import events as ev
 from tierd.control.config import Limits
+from tierd.control.persisting import Persisting
 from tierd.control.policies import Policies
 from tierd.core.errors import LeaseExpired, NamespaceConflict, Overloaded
 from tierd.core.keys import BlockKey
@@ -411,6 +412,17 @@ def test_a_read_that_fails_is_counted_once_and_a_write_lease_has_none() -> None:
     assert driver.store.counts[0].tokens_hit[0] == LAYOUT.block_tokens
 
 
+def test_a_copy_found_corrupt_by_nobodys_read_is_dropped_if_it_is_still_there() -> None:
+    driver = on_disk_only("ab")
+    block = spelled("ab")[1]
+    driver.feed(ev.CopyCorrupt(block, 1, 9))
+    driver.feed(ev.CopyCorrupt(spelled("x")[0], 1, 0))
+    assert driver.store.counts[0].corrupt_blocks == 0
+    driver.feed(ev.CopyCorrupt(block, 1, 1))
+    assert driver.store.counts[0].corrupt_blocks == 1
+    assert driver.ask(ev.Match(1, 9, 0, spelled("ab")), ev.Matched).blocks == 1
+
+
 def test_a_corrupt_slot_is_not_reused_while_others_read_it_in_place() -> None:
     """Who reads mapped memory checks the fence and no checksum: the slot must wait for them."""
     driver = host_only(4)
@@ -656,6 +668,18 @@ def test_persist_is_answered_when_a_write_fails() -> None:
     assert driver.answers() == [ev.Persisted(0)]
 
 
+def test_persist_does_not_count_what_was_evicted_while_it_waited() -> None:
+    """What was durable when it was first looked at was believed to be so until the answer."""
+    a, ab = spelled("ab")
+    durable = {a}
+    persisting = Persisting(lambda key: key in durable, lambda key: key == ab)
+    event = ev.Persist(1, 50, 0, [a, ab], 1000)
+    persisting.add(event, [a, ab])
+    assert persisting.pop_over(0) == []
+    durable = {ab}
+    assert persisting.pop_over(0) == [(event, 0)]
+
+
 def test_persist_waits_no_longer_than_it_was_told() -> None:
     driver = with_disk()
     driver.publish("ab")
@@ -756,3 +780,49 @@ def test_tokens_asked_are_tokens_served_and_missed() -> None:
     )
     assert counts.tokens_hit == {1: tokens, 0: 2 * tokens}
     assert (counts.blocks_sealed, counts.blocks_declined) == (1, 0)
+
+
+# ---- tiers that come back
+
+
+def test_what_was_published_while_a_tier_was_offline_is_written_when_it_is_back() -> None:
+    driver = with_disk()
+    driver.feed(ev.TierFaulted(1, "EIO"))
+    driver.publish("abc")
+    assert driver.moves == {}
+    driver.feed(ev.TierRecovered(1))
+    assert [move.key for move in driver.moves.values()] == spelled("abc")
+    driver.settle()
+    assert driver.tiers_of("abc") == ("host", "disk")
+
+
+def test_what_a_tier_held_when_it_faulted_is_served_when_it_is_back() -> None:
+    driver = on_disk_only("ab")
+    driver.feed(ev.TierFaulted(1, "EIO"))
+    assert driver.fetch("ab").blocks == 0
+    driver.feed(ev.TierRecovered(1))
+    assert driver.fetch("ab").blocks == 2
+
+
+def test_the_hottest_tier_is_promoted_to_when_it_is_back() -> None:
+    driver = three_tiers()
+    driver.publish("a")
+    driver.settle()
+    driver.feed(ev.TierFaulted(0, "EIO"))
+    driver.fetch("a")
+    driver.fetch("a")
+    assert driver.moves == {}
+    driver.feed(ev.TierRecovered(0))
+    driver.fetch("a")
+    driver.settle()
+    assert driver.tiers_of("a") == ("device", "host", "disk")
+
+
+def test_who_waits_for_a_block_that_is_published_anew_does_not_read_the_moves_slot() -> None:
+    """The slot was given back when the move landed, but the waiting reader went on to use it."""
+    driver = on_disk_only("a")
+    waiting = driver.fetch("a")
+    driver.feed(ev.TierFaulted(1, "EIO"))
+    driver.publish("a")
+    driver.end_moves()
+    assert driver.of(ev.Landed) == [ev.Landed(1, waiting.lease, (), (0,))]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tierd.cli.bench import bench
+from tierd.cli.check import check
 from tierd.cli.config import config
 from tierd.cli.console import out
 from tierd.cli.replay import replay
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(config)
+app.command()(check)
 app.command()(status)
 app.command()(top)
 app.command()(replay)

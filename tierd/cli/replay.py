@@ -258,7 +258,8 @@ def _show(replayed: "Replayed", json_file: Path | None, html_file: Path | None) 
     if report.corrupt_blocks:
         fail(
             f"{report.corrupt_blocks} blocks came back with wrong bytes",
-            "stop using this daemon, keep its directories and its log, and report what is above",
+            "stop using this daemon, run `tierd check` on its directories, keep them and its log, "
+            "and report what is above",
         )
     if report.interrupted:
         raise typer.Exit(_INTERRUPTED)

@@ -127,6 +127,15 @@ class ReadFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyCorrupt:
+    """A slot was read for no client, and does not hold the block that it should."""
+
+    key: BlockKey
+    tier: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
 class Persist:
     """Write the held prefix of `keys` down now, and say when it is durable.
 
@@ -261,6 +270,7 @@ Event = (
     | Release
     | Renew
     | ReadFailed
+    | CopyCorrupt
     | Persist
     | Pin
     | Prefetch

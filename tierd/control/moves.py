@@ -27,10 +27,11 @@ class Waiter:
 
 @dataclass(slots=True, eq=False)
 class MoveState:
-    """A move under way. A block is in at most one."""
+    """A move under way. A block is in at most one. `landed` when its target slot has a copy."""
 
     move: Move
     urgency: MoveClass
+    landed: bool = False
     waiters: list[Waiter] = field(default_factory=list)
 
 
@@ -93,11 +94,13 @@ class Moves:
             self.writing_back[move.target] -= 1
         known = self._catalog.blocks.get(move.key)
         if done.fault or (known is not None and known.slots[move.target] is not None):
-            # Failed; or, while the source was offline, the block was published anew.
+            # Failed; or, while the source was offline, the block was published anew. Then who
+            # waits hears of a failure, too: the slot that it was promised is another's now.
             self._room.give(move.namespace, move.target, move.target_slot)
             self._room.untrack(move.namespace, move.key, move.target)
             return state
         self._room.add_copy(move.namespace, move.key, move.parent, move.target, move.target_slot)
+        state.landed = True
         return state
 
     def consider_write_back(self, blocks: Iterable[Block], tier: int) -> None:

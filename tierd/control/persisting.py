@@ -6,6 +6,7 @@ answered for survives the loss of power as well as that of the process.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from tierd.control.events import Persist
 from tierd.core.keys import BlockKey
@@ -16,7 +17,7 @@ IsComing = Callable[[BlockKey], bool]
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """`keys[:durable]` are known to be durable; the rest is looked at again."""
+    """`keys[:durable]` were seen to be durable; the rest is looked at again."""
 
     event: Persist
     keys: Sequence[BlockKey]
@@ -51,7 +52,8 @@ class Persisting:
                 waiting.durable += 1
             done = waiting.durable == len(keys) or not self._is_coming(keys[waiting.durable])
             if done or waiting.event.wait_until_ns <= now_ns:
-                over.append((waiting.event, waiting.durable))
+                # Counted anew: what was durable when it was looked at may be evicted by now.
+                over.append((waiting.event, sum(1 for _ in takewhile(self._is_durable, keys))))
             else:
                 staying.append(waiting)
         self._waiting = staying

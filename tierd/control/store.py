@@ -88,6 +88,7 @@ class Store:
             ev.EndTurn: self._end_turn,
             ev.EndSession: self._end_session,
             ev.Recovered: self._recovered,
+            ev.CopyCorrupt: self._copy_corrupt,
             ev.MovesDone: self._moves_done,
             ev.RegionReclaimed: self._region_reclaimed,
             ev.TierFaulted: self._tier_faulted,
@@ -292,6 +293,12 @@ class Store:
         self._corrupt(lease.blocks[event.index], lease.found[event.index])
         self._cut(lease, event.index)
         self._retry((), now_ns)
+
+    def _copy_corrupt(self, event: ev.CopyCorrupt, now_ns: int) -> None:
+        block = self.catalog.blocks.get(event.key)
+        if block is not None and block.slots[event.tier] == event.slot:
+            self._corrupt(block, event.tier)
+            self._retry((), now_ns)
 
     def _corrupt(self, block: Block, tier: int) -> None:
         """Give up a copy whose bytes are not what was written.
@@ -596,7 +603,7 @@ class Store:
             if done.fault == "source":
                 self._source_failed(state)
             for waiter in state.waiters:
-                told[waiter.session, waiter.lease][done.fault is not None].append(waiter.index)
+                told[waiter.session, waiter.lease][not state.landed].append(waiter.index)
         for (session, number), (indices, failed) in told.items():
             lease = self.leases.leases.get(number)
             if lease is not None and failed:

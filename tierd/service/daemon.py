@@ -44,6 +44,7 @@ from tierd.tiers.device import CudaDeviceTier, EmulatedDeviceTier, cuda_is_prese
 from tierd.tiers.disk import DiskTier
 from tierd.tiers.host import HostTier
 from tierd.transfer.mover import Mover
+from tierd.transfer.scrubber import Scrubber
 from tierd_policies.admission import AlwaysAdmit, SecondTouch
 from tierd_policies.chain_lru import ChainLRU
 from tierd_policies.promotion import PromoteOnHit
@@ -128,6 +129,7 @@ class Daemon:
         self._boot = token_bytes(16)
         self._remembered: set[bytes] = set()
         self._index: Index | None = None
+        self._scrubber: Scrubber | None = None
         self._ready = False
         self.listens: list[str] = []
 
@@ -161,6 +163,7 @@ class Daemon:
         if disk is not None:
             flusher = asyncio.get_running_loop().create_task(self._flush_records())
             self._stack.callback(flusher.cancel)
+            self._start_scrubber(disk)
 
     async def stop(self) -> None:
         """Stop listening, write down what waits, and give everything back, by the deadline."""
@@ -175,6 +178,16 @@ class Daemon:
         except TimeoutError:
             log.warning("deadline of %g s: %d blocks not written", deadline_s, self._unwritten())
         await self._stack.aclose()
+
+    def _start_scrubber(self, tier: int) -> None:
+        bytes_per_s = self._config.tiers.disk.scrub_bytes_per_s
+        if not bytes_per_s:
+            return
+        scrubber = self._scrubber = Scrubber(
+            self.store.catalog, self.shell.rows, tier, self.mover, self.shell.feed, bytes_per_s
+        )
+        task = asyncio.get_running_loop().create_task(scrubber.run())
+        self._stack.push_async_callback(_end, task)
 
     # ---- building
 
@@ -276,6 +289,8 @@ class Daemon:
             ]
             reply = build_status(self.store, facts, written, routes, monotonic_ns())
             reply.listens[:] = self.listens
+            if self._scrubber is not None and self._disk is not None:
+                reply.tiers[self._disk].bytes_scrubbed = self._scrubber.bytes_read
             return reply
 
         return status
@@ -353,6 +368,14 @@ def _store_config(config: Config, names: list[str]) -> control.StoreConfig:
         used_ratio_high=config.tiers.host.watermark_high_ratio,
         used_ratio_low=config.tiers.host.watermark_low_ratio,
     )
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    """Cancel `task`, and return when it has let go of everything."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
 def _claim_socket(path: Path) -> None:

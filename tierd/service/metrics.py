@@ -166,6 +166,12 @@ _TIER: tuple[_Metric[pb.TierStatus], ...] = (
         "Bytes written to the medium of the tier.",
         lambda tier: tier.bytes_written,
     ),
+    _Metric(
+        CounterMetricFamily,
+        "tierd_tier_scrubbed_bytes",
+        "Bytes of the tier read in the background, only to see that they are right.",
+        lambda tier: tier.bytes_scrubbed,
+    ),
 )
 
 _NAMESPACE: tuple[_Metric[pb.NamespaceStatus], ...] = (

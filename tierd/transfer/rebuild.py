@@ -11,8 +11,9 @@ from shutil import rmtree
 from typing import Final
 
 from tierd.core.keys import BlockKey
-from tierd.core.units import MiB
+from tierd.core.units import GiB, MiB
 from tierd.index.lmdb_index import Index, IndexChange, IndexRecord, NamespaceRecord
+from tierd.index.probe import probe
 from tierd.transfer.check import Findings, NamespaceFindings, Tell, read_all, sync_names
 from tierd.transfer.survey import (
     INDEX_NAME,
@@ -38,13 +39,13 @@ def rebuild(directories: Sequence[Path], tell: Tell) -> Findings:
     only when it is whole, so this can be interrupted, and run again.
 
     Raises:
-        FormatMismatch: a segment is of another format version.
+        FormatMismatch: a file is of another format version.
         TierOffline: the index cannot be written.
         OSError: a file or directory cannot be read or written.
     """
     found, findings = survey(directories), Findings()
     findings.problems += found.strays
-    namespaces = _namespaces(found, findings)
+    namespaces = _namespaces(found, _remembered(directories[0] / INDEX_NAME), findings)
     usable = [
         (segment, namespaces[fingerprint])
         for fingerprint in namespaces
@@ -56,10 +57,24 @@ def rebuild(directories: Sequence[Path], tell: Tell) -> Findings:
     return findings
 
 
-def _namespaces(found: Survey, findings: Findings) -> dict[bytes, NamespaceRecord]:
+def _remembered(place: Path) -> dict[bytes, NamespaceRecord]:
+    """Return the namespaces that the index before knows, where it still reads."""
+    if probe(place) is not None:
+        return {}
+    index = Index(place, GiB)
+    try:
+        return {each.layout.fingerprint: each for each in index.namespaces()}
+    finally:
+        index.close()
+
+
+def _namespaces(
+    found: Survey, remembered: dict[bytes, NamespaceRecord], findings: Findings
+) -> dict[bytes, NamespaceRecord]:
     known = {}
     for fingerprint, regions in found.segments.items():
-        namespace = namespace_of(list(regions.values()))
+        described = namespace_of(list(regions.values()))
+        namespace = described or remembered.get(fingerprint)
         if namespace is not None:
             known[fingerprint] = namespace
             continue

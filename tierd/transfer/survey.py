@@ -131,7 +131,7 @@ def read_slots(segment: SegmentFile, namespace: NamespaceRecord) -> list[SlotFou
     Concurrency: blocks; of different segments in different threads.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be opened.
     """
     layout, count = namespace.layout, namespace.region_slots
     memory = memoryview(mmap.mmap(-1, slot_stride_bytes(layout)))
@@ -148,7 +148,7 @@ def read_slots(segment: SegmentFile, namespace: NamespaceRecord) -> list[SlotFou
             if _fill(fd, payload, offset + PAGE_BYTES):
                 fault = verify(page, payload, header.key, layout)
             else:
-                fault = f"{segment.path} ends before the slot does"
+                fault = f"{segment.path} cannot be read to the end of the slot"
             found.append(SlotFound(slot, header, fault))
     return found
 
@@ -171,8 +171,10 @@ def mend(segment: SegmentFile, namespace: NamespaceRecord, description: bytes) -
 
 
 def _segment(path: Path, fingerprint: bytes, region: int) -> SegmentFile:
-    with path.open("rb", buffering=0) as file:
-        page = memoryview(file.read(PAGE_BYTES))
+    page = memoryview(bytearray(PAGE_BYTES))
+    with _opened(path, os.O_RDONLY) as fd:
+        if not _fill(fd, page, 0):
+            return SegmentFile(path, fingerprint, region, None, "its header cannot be read")
     version = other_version(page)
     if version is not None:
         raise FormatMismatch(
@@ -187,10 +189,13 @@ def _segment(path: Path, fingerprint: bytes, region: int) -> SegmentFile:
 
 
 def _fill(fd: int, target: memoryview, offset: int) -> bool:
-    """Return whether the file had all the bytes for `target`."""
+    """Return whether all bytes of `target` could be read. A bad sector costs what is in it."""
     at = 0
     while at < len(target):
-        got = os.preadv(fd, [target[at:]], offset + at)
+        try:
+            got = os.preadv(fd, [target[at:]], offset + at)
+        except OSError:
+            return False
         if not got:
             return False
         at += got

@@ -461,7 +461,7 @@ class StatusReply(_message.Message):
     def __init__(self, version: _Optional[str] = ..., boot: _Optional[bytes] = ..., pid: _Optional[int] = ..., uptime_ns: _Optional[int] = ..., tiers: _Optional[_Iterable[_Union[TierStatus, _Mapping]]] = ..., namespaces: _Optional[_Iterable[_Union[NamespaceStatus, _Mapping]]] = ..., routes: _Optional[_Iterable[_Union[RouteStatus, _Mapping]]] = ..., sessions: _Optional[int] = ..., leases: _Optional[int] = ..., leased_blocks: _Optional[int] = ..., waiting: _Optional[int] = ..., listens: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TierStatus(_message.Message):
-    __slots__ = ("name", "medium", "online", "cause", "bytes_max", "bytes_lent", "bytes_used", "blocks", "evictions", "write_queue", "bytes_written")
+    __slots__ = ("name", "medium", "online", "cause", "bytes_max", "bytes_lent", "bytes_used", "blocks", "evictions", "write_queue", "bytes_written", "bytes_scrubbed")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MEDIUM_FIELD_NUMBER: _ClassVar[int]
     ONLINE_FIELD_NUMBER: _ClassVar[int]
@@ -473,6 +473,7 @@ class TierStatus(_message.Message):
     EVICTIONS_FIELD_NUMBER: _ClassVar[int]
     WRITE_QUEUE_FIELD_NUMBER: _ClassVar[int]
     BYTES_WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    BYTES_SCRUBBED_FIELD_NUMBER: _ClassVar[int]
     name: str
     medium: str
     online: bool
@@ -484,7 +485,8 @@ class TierStatus(_message.Message):
     evictions: int
     write_queue: int
     bytes_written: int
-    def __init__(self, name: _Optional[str] = ..., medium: _Optional[str] = ..., online: bool = ..., cause: _Optional[str] = ..., bytes_max: _Optional[int] = ..., bytes_lent: _Optional[int] = ..., bytes_used: _Optional[int] = ..., blocks: _Optional[int] = ..., evictions: _Optional[int] = ..., write_queue: _Optional[int] = ..., bytes_written: _Optional[int] = ...) -> None: ...
+    bytes_scrubbed: int
+    def __init__(self, name: _Optional[str] = ..., medium: _Optional[str] = ..., online: bool = ..., cause: _Optional[str] = ..., bytes_max: _Optional[int] = ..., bytes_lent: _Optional[int] = ..., bytes_used: _Optional[int] = ..., blocks: _Optional[int] = ..., evictions: _Optional[int] = ..., write_queue: _Optional[int] = ..., bytes_written: _Optional[int] = ..., bytes_scrubbed: _Optional[int] = ...) -> None: ...
 
 class NamespaceStatus(_message.Message):
     __slots__ = ("name", "model", "block_bytes", "block_tokens", "blocks", "requests", "tokens_asked", "tokens_hit", "tokens_missed", "blocks_published", "blocks_declined", "corrupt_blocks")
