@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from tierd.control import events as ev
 from tierd.control.catalog import Namespace
 from tierd.control.store import Store
-from tierd.core.errors import InvalidRequest
+from tierd.core.errors import InvalidRequest, TierOffline
 from tierd.core.layouts import LayoutSpec
 from tierd.service.wire import landed_to_wire, reply_to_wire
 from tierd.tiers.base import Space, SpaceSpec, Tier
@@ -25,6 +25,7 @@ log = logging.getLogger("tierd.shell")
 
 
 _NEVER_NS = 1 << 63
+_RECLAIM_RETRY_S = 1.0
 
 
 class SessionPort(Protocol):
@@ -149,7 +150,14 @@ class Shell:
         task.add_done_callback(self._reclaiming.discard)
 
     async def _reclaim(self, action: ev.ReclaimRegion) -> None:
-        await self.space(action.namespace, action.tier).reclaim(action.region)
+        while True:
+            try:
+                await self.space(action.namespace, action.tier).reclaim(action.region)
+                break
+            except TierOffline as error:
+                # Its bytes count as lent until the medium has them back.
+                log.warning("region %d of tier %d: %s", action.region, action.tier, error)
+                await asyncio.sleep(_RECLAIM_RETRY_S)
         self.feed(ev.RegionReclaimed(action.namespace, action.tier, action.region))
 
     def _schedule_wakeup(self) -> None:

@@ -87,7 +87,11 @@ class Space(Protocol):
         ...
 
     async def reclaim(self, region: int) -> None:
-        """Give the region's room back to the medium. Its slots hold nothing of use."""
+        """Give the region's room back to the medium. Its slots hold nothing of use.
+
+        Raises:
+            TierOffline: the medium refused. The region is still there.
+        """
         ...
 
 
