@@ -34,7 +34,7 @@ def deliver(
         if run.pending:
             continue
         if connection.mapped[run.tier]:
-            _copy(loader, run, leased, buffers, delivery, staged=False)
+            _copy(loader, run, leased, buffers, delivery, loader.route(run.tier))
         else:
             _read(loader, run, leased, buffers, delivery)
         if delivery.cut:
@@ -64,10 +64,8 @@ def _copy(
     leased: Leased,
     buffers: Buffers,
     delivery: Delivery,
-    *,
-    staged: bool,
+    route: str,
 ) -> None:
-    route = loader.route(run.tier, staged=staged)
     step = max(1, _STEP_BYTES // buffers.part_bytes)
     for first in range(run.first, run.first + run.count, step):
         if leased.is_late():
@@ -93,7 +91,7 @@ def _read(
     start = time.perf_counter()
     loaded = loader.load_direct(run, leased, buffers)
     seconds = time.perf_counter() - start
-    route = loader.route(run.tier, staged=False)
+    route = loader.route(run.tier)
     for first, count in runs(loaded):
         size = count * buffers.part_bytes
         delivery.add(first, count, route, size, seconds * count / len(loaded))
@@ -118,7 +116,7 @@ def _follow(
         ready = sorted(index for index in landed if index in waiting)
         for first, count in _neighbours(ready, waiting):
             run = waiting[first].part(first, count)
-            _copy(loader, run, leased, buffers, delivery, staged=True)
+            _copy(loader, run, leased, buffers, delivery, loader.staged_route())
             for index in range(first, first + count):
                 del waiting[index]
         if delivery.cut:
@@ -131,7 +129,7 @@ def _follow(
         if not go_on and waiting:
             delivery.cut = "daemon away" if not connection.alive else "deadline"
             break
-    use = delivery.routes.get(loader.route(connection.entry, staged=True))
+    use = delivery.routes.get(loader.staged_route())
     if use is not None:
         # The route's time is from the request to the last block, reading included.
         use.seconds = time.perf_counter() - started

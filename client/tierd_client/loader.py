@@ -81,7 +81,9 @@ class Loader(Protocol):
     the indices that are.
     """
 
-    def route(self, tier: int, *, staged: bool) -> str: ...
+    def route(self, tier: int) -> str: ...
+
+    def staged_route(self) -> str: ...
 
     def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int: ...
 
@@ -107,10 +109,12 @@ class LocalLoader:
         self._background = background
         self.helpers = helpers
 
-    def route(self, tier: int, *, staged: bool) -> str:
-        """Return the name of the route that a run takes, for statistics."""
-        if staged:
-            return f"{self._connection.tiers[self._connection.entry + 1]}-staged"
+    def staged_route(self) -> str:
+        """Return the name of the route of blocks that land in the entry tier first."""
+        return f"{self._connection.tiers[self._connection.entry + 1]}-staged"
+
+    def route(self, tier: int) -> str:
+        """Return the name of the route of blocks in `tier`, for statistics."""
         name = self._connection.tiers[tier]
         return name if self._connection.mapped[tier] else f"{name}-direct"
 
@@ -211,8 +215,12 @@ class RemoteLoader:
         self._connection = connection
         self._layout = layout
 
-    def route(self, tier: int, *, staged: bool) -> str:
-        """Return the name of the route, for statistics."""
+    def staged_route(self) -> str:
+        """Return the name of the only route there is."""
+        return "remote"
+
+    def route(self, tier: int) -> str:
+        """Return the name of the only route there is."""
         return "remote"
 
     def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
