@@ -45,7 +45,7 @@ async def connect(address: str = "", wait_s: float = 5.0, name: str = "") -> "As
     threads = _Threads()
     try:
         client = await threads.run(tierd_client.connect, address, wait_s, name)
-    except BaseException:
+    except BaseException:  # Cancelled or failed, nobody else would end the threads.
         threads.close()
         raise
     return AsyncClient(client, threads)
