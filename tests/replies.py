@@ -12,12 +12,20 @@ def busy_reply(seconds: int = 3700) -> pb.StatusReply:
         pid=4711,
         uptime_ns=seconds * 10**9,
         tiers=[
-            pb.TierStatus(name="host", medium="shared memory", online=True, bytes_max=4 * GiB),
+            pb.TierStatus(
+                name="host",
+                medium="shared memory",
+                online=True,
+                state="online",
+                bytes_max=4 * GiB,
+            ),
             pb.TierStatus(
                 name="disk",
                 medium="segments",
                 online=False,
+                state="offline",
                 cause="[EIO] segment 3",
+                faults=3,
                 bytes_max=64 * GiB,
                 bytes_lent=32 * GiB,
                 bytes_used=16 * GiB,

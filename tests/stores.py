@@ -104,15 +104,28 @@ class Driver:
         return self.ask(event, ev.NamespaceOpened).namespace
 
     def fetch_event(
-        self, text: str, session: int = 1, wait_ns: int = 0, part: int | None = None, of: int = 0
+        self,
+        text: str,
+        session: int = 1,
+        wait_ns: int = 0,
+        part: int | None = None,
+        of: int = 0,
+        stage_blocks: int = ev.STAGE_ALL,
     ) -> ev.Fetch:
         until_ns = self.now_ns + wait_ns
-        return ev.Fetch(session, self.request(), of, spelled(text), until_ns, part)
+        keys = spelled(text)
+        return ev.Fetch(session, self.request(), of, keys, until_ns, part, stage_blocks)
 
     def fetch(
-        self, text: str, session: int = 1, part: int | None = None, of: int = 0
+        self,
+        text: str,
+        session: int = 1,
+        part: int | None = None,
+        of: int = 0,
+        stage_blocks: int = ev.STAGE_ALL,
     ) -> ev.Fetched:
-        return self.ask(self.fetch_event(text, session, part=part, of=of), ev.Fetched)
+        event = self.fetch_event(text, session, part=part, of=of, stage_blocks=stage_blocks)
+        return self.ask(event, ev.Fetched)
 
     def reserve_event(
         self, text: str, session: int = 1, part: int = 0, wait_ns: int = 0, of: int = 0

@@ -33,7 +33,7 @@ from tierd.core.units import MiB
 from tierd_bench.replay.content import BlockContent
 from tierd_bench.replay.machine import current_commit
 from tierd_client import Client, Namespace, connect
-from tierd_client.namespace import Route
+from tierd_client.splitting import Route
 
 POINTS: Final = ("written", "synced", "recorded")
 """Where the daemon can be told to die: bytes written, bytes synced, index committed."""

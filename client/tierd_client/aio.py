@@ -16,8 +16,9 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 import tierd_client
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
-from tierd_client.namespace import Chain, Namespace, Route
+from tierd_client.namespace import Chain, Namespace
 from tierd_client.results import Fetched, Matched, Published
+from tierd_client.splitting import Route
 from tierd_client.views import Reservation, Views
 from tierd_proto.v1 import tierd_pb2 as pb
 

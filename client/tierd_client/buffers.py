@@ -1,7 +1,7 @@
 """The caller's memory: whatever it is, one address a block.
 
 Accepted are one contiguous buffer for all blocks (ndarray, torch tensor, bytearray, ...) or a
-sequence of buffers, one a block. Tensors in GPU memory are copied by torch.
+sequence of buffers, one a block. Memory of a GPU is `device_buffers.py`.
 """
 
 import ctypes
@@ -33,6 +33,8 @@ class Buffers:
     Raises:
         InvalidRequest: it is none of these, or not contiguous, or too small, or read-only.
     """
+
+    is_on_device = False
 
     def __init__(self, given: Any, part_bytes: int, count: int, *, writable: bool) -> None:
         self.part_bytes = part_bytes
@@ -69,6 +71,17 @@ class Buffers:
         """Return the copies from blocks `first`, ... to slots `stride` bytes apart."""
         turned = self.copies_from(first, target, stride, count)
         return [(there, here, length) for here, there, length in turned]
+
+    def copy_all(self, copies: Sequence[Copy], helper: Executor | None) -> None:
+        """Make copies into these buffers: see `copy_all`."""
+        copy_all(copies, helper)
+
+    def reader(self, beside: Any) -> Any:
+        """Return what reads segments into these buffers: `beside` itself, for CPU memory."""
+        return beside
+
+    def prepare(self, owner: object, address: int, size: int, background: Executor) -> None:
+        """Make memory that will be copied from ready for it. That of the CPU is."""
 
     def view(self, index: int) -> memoryview:
         """Return a block's bytes as a writable view."""

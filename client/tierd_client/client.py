@@ -5,7 +5,6 @@ import os
 import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Self
 
 import grpc
@@ -14,7 +13,7 @@ from tierd.core.addresses import Address, parse_address
 from tierd.core.errors import DaemonUnreachable, TierdError
 from tierd.core.layouts import LayoutSpec
 from tierd_client.connection import Connection, Opened
-from tierd_client.loader import Loader, LocalLoader, RemoteLoader
+from tierd_client.loader import Loader, LocalLoader, RemoteLoader, Threads
 from tierd_client.namespace import Namespace
 from tierd_client.stream import StreamClosed
 from tierd_proto.v1 import tierd_pb2 as pb
@@ -59,7 +58,7 @@ class Client:
         self._closed = threading.Event()
         self._connection: Connection | None = None
         self._reconnecting = True  # Until there is a first connection, it is tried for here.
-        self._start_threads()
+        self._threads = Threads()
         until_s = time.monotonic() + wait_s
         while self._connection is None:
             try:
@@ -127,8 +126,7 @@ class Client:
             connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-        self._background.shutdown(wait=False)
-        self._helpers.shutdown(wait=False)
+        self._threads.close()
 
     def __enter__(self) -> Self:
         return self
@@ -153,8 +151,8 @@ class Client:
     def loader(self, connection: Connection, opened: Opened, layout: LayoutSpec) -> Loader:
         """Return what brings blocks of a namespace over."""
         if connection.memory is None:
-            return RemoteLoader(connection, layout)
-        return LocalLoader(connection, opened, layout, self._background, self._helpers)
+            return RemoteLoader(connection, layout, self._threads)
+        return LocalLoader(connection, opened, layout, self._threads)
 
     # ---- reaching the daemon again
 
@@ -196,17 +194,13 @@ class Client:
                 found.close()
             return
 
-    def _start_threads(self) -> None:
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="tierd-map")
-        self._helpers = ThreadPoolExecutor(4, thread_name_prefix="tierd-helper")
-
     def forget_parent(self) -> None:
         """In a forked child: leave everything to the parent, and start anew."""
-        _left_by_parent.append((self._connection, self._background, self._helpers))
+        _left_by_parent.append((self._connection, self._threads))
         self._lock = threading.Lock()
         self._connection = None
         self._reconnecting = False
-        self._start_threads()
+        self._threads = Threads()
 
 
 def _after_fork() -> None:

@@ -1,12 +1,11 @@
 """One connection to one run of a daemon. When the run ends, so does the connection."""
 
+import queue
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -15,6 +14,7 @@ from tierd.core.errors import DaemonUnreachable, TierdError
 from tierd.core.layouts import LayoutSpec
 from tierd_client.memory import DaemonMemory, Refused
 from tierd_client.segments import SegmentReader
+from tierd_client.splitting import Splitter
 from tierd_client.stream import SessionStream, StreamClosed
 from tierd_client.wire import layout_to_wire
 from tierd_proto.v1 import tierd_pb2 as pb
@@ -31,43 +31,6 @@ class Opened:
     region_slots: tuple[int, ...]
 
 
-class Landing:
-    """Blocks of one lease that are on their way into their slots.
-
-    Concurrency: the reader thread reports, one caller takes.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._landed: list[int] = []
-        self._failed: list[int] = []
-        self._over = False
-
-    def report(self, indices: list[int], failed: list[int]) -> None:
-        with self._changed:
-            self._landed += indices
-            self._failed += failed
-            self._changed.notify()
-
-    def end(self) -> None:
-        """Let the caller go: nothing more will land."""
-        with self._changed:
-            self._over = True
-            self._changed.notify()
-
-    def take(self, until_s: float) -> tuple[list[int], list[int], bool]:
-        """Wait for news until then; return what landed, what failed, and whether to go on."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._landed or self._failed or self._over,
-                timeout=max(0.0, until_s - time.monotonic()),
-            )
-            news = self._landed, self._failed, not self._over
-            late = not (self._landed or self._failed)
-            self._landed, self._failed = [], []
-            return news[0], news[1], news[2] and not late
-
-
 class Connection:
     """A session with one run of a daemon, and this process's mapping of its memory.
 
@@ -79,7 +42,9 @@ class Connection:
 
     def __init__(self, address: Address, name: str, on_closed: Callable[[], None]) -> None:
         self._namespaces: dict[tuple[str, bytes], Opened] = {}
-        self._landings: OrderedDict[int, Landing] = OrderedDict()
+        self._news: dict[int, queue.SimpleQueue[Any]] = {}
+        self._splitters: dict[bytes, Splitter] = {}
+        self.splitting = threading.Lock()
         self._readers: dict[tuple[bytes, int], SegmentReader] = {}
         self._lock = threading.Lock()
         self._on_closed = on_closed
@@ -128,16 +93,23 @@ class Connection:
         with self._lock:
             return self._readers.setdefault((layout.fingerprint, part), SegmentReader(layout, part))
 
-    def landing(self, lease: int) -> Landing:
-        """Return where the blocks of `lease` are reported, from before its reply was seen."""
+    def splitter(self, layout: LayoutSpec) -> Splitter:
+        """Return what chooses the routes of a layout's fetches, to be used under `splitting`."""
+        return self._splitters.setdefault(layout.fingerprint, Splitter())
+
+    def news(self, lease: int) -> "queue.SimpleQueue[Any]":
+        """Return where `Landed` of a lease is put, from before its reply was seen.
+
+        None is put there when nothing more will come.
+        """
         with self._lock:
-            return self._landings[lease]
+            return self._news.setdefault(lease, queue.SimpleQueue())
 
     def release(self, lease: int) -> None:
         """End a lease. Nobody waits for it."""
         if lease:
             with self._lock:
-                self._landings.pop(lease, None)
+                self._news.pop(lease, None)
             self.stream.release(lease)
 
     def release_when_answered(self, future: "Future[pb.ServerMessage]") -> None:
@@ -181,20 +153,18 @@ class Connection:
     def _on_reply(self, message: pb.ServerMessage) -> None:
         # In the reader thread: a lease is known before its first block can land.
         if message.HasField("fetch") and message.fetch.run_pending:
-            with self._lock:
-                self._landings[message.fetch.lease] = Landing()
+            self.news(message.fetch.lease)
         elif message.HasField("landed"):
-            landed = message.landed
             with self._lock:
-                landing = self._landings.get(landed.lease)
-            if landing is not None:
-                landing.report(list(landed.indices), list(landed.failed))
+                news = self._news.get(message.landed.lease)
+            if news is not None:
+                news.put(message.landed)
 
     def _stream_closed(self) -> None:
         with self._lock:
-            landings = list(self._landings.values())
-        for landing in landings:
-            landing.end()
+            everybody = list(self._news.values())
+        for news in everybody:
+            news.put(None)
         self._on_closed()
 
 

@@ -1,4 +1,4 @@
-"""The few calls of the CUDA driver that reading into GPU memory needs besides kvikio.
+"""The few calls of the CUDA driver that moving bytes into GPU memory needs besides kvikio.
 
 By ctypes, because an engine's tensors may come from any library, and because kvikio must not be
 asked for anything before a driver is known to answer: it hangs if its own start fails.
@@ -14,12 +14,14 @@ from tierd.core.errors import InvalidRequest
 LIBRARY: Final = "libcuda.so.1"
 
 _DEVICE_ORDINAL: Final = 9  # CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+_PORTABLE: Final = 1  # CU_MEMHOSTREGISTER_PORTABLE
+_NON_BLOCKING: Final = 1  # CU_STREAM_NON_BLOCKING
 _address = ctypes.c_uint64
 _size = ctypes.c_size_t
 
 
-class CudaFault(Exception):
-    """The driver refused a call."""
+class CudaFault(OSError):
+    """The driver refused a call: a device that does not answer."""
 
 
 class CudaDriver:
@@ -73,7 +75,7 @@ class CudaDriver:
     def pinned(self, size: int) -> int:
         """Return the address of new pinned host memory, within `on_device`."""
         memory = ctypes.c_void_p()
-        self._call("cuMemHostAlloc", ctypes.byref(memory), _size(size), ctypes.c_uint(1))
+        self._call("cuMemHostAlloc", ctypes.byref(memory), _size(size), ctypes.c_uint(_PORTABLE))
         assert memory.value is not None
         return memory.value
 
@@ -84,6 +86,35 @@ class CudaDriver:
     def copy_to_host(self, target: int, source: int, size: int) -> None:
         """Copy out of GPU memory, within `on_device`; done when it returns."""
         self._call("cuMemcpyDtoH_v2", ctypes.c_void_p(target), _address(source), _size(size))
+
+    def register(self, address: int, size: int) -> None:
+        """Lock pages of host memory for every GPU's copies, within `on_device`.
+
+        They have to be unlocked before they are unmapped: the driver would go on copying from
+        the old pages, whatever is mapped there next.
+        """
+        arguments = (ctypes.c_void_p(address), _size(size), ctypes.c_uint(_PORTABLE))
+        self._call("cuMemHostRegister_v2", *arguments)
+
+    def unregister(self, address: int) -> None:
+        """Unlock the pages that were locked from this address on, within `on_device`."""
+        self._call("cuMemHostUnregister", ctypes.c_void_p(address))
+
+    def stream(self) -> int:
+        """Return a new stream that waits for no other, within `on_device`."""
+        stream = ctypes.c_void_p()
+        self._call("cuStreamCreate", ctypes.byref(stream), ctypes.c_uint(_NON_BLOCKING))
+        assert stream.value is not None
+        return stream.value
+
+    def copy(self, target: int, source: int, size: int, stream: int) -> None:
+        """Queue a copy between any two addresses, the GPU's or the host's, within `on_device`."""
+        arguments = (_address(target), _address(source), _size(size), ctypes.c_void_p(stream))
+        self._call("cuMemcpyAsync", *arguments)
+
+    def wait_for(self, stream: int) -> None:
+        """Wait until all that was queued on a stream is done, within `on_device`."""
+        self._call("cuStreamSynchronize", ctypes.c_void_p(stream))
 
     def _call(self, name: str, *arguments: object) -> None:
         error = self._library[name](*arguments)

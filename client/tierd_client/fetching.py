@@ -1,47 +1,25 @@
-"""One fetch, from the reply to the last byte: ready blocks first, then those that land."""
+"""One fetch, from the reply to the last byte: every block by one of its routes."""
 
+import queue
+import threading
 import time
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 from tierd_client.buffers import Buffers, runs
 from tierd_client.connection import Connection
-from tierd_client.loader import Delivery, Leased, Loader
+from tierd_client.loader import Delivery, Gate, Leased, Loader, PieceRead
 from tierd_client.placement import PlacedRun, placed_runs
 from tierd_client.results import Fetched
+from tierd_client.splitting import DIRECT_READS_MAX, Split, Splitter, TwoEnded, Way
 from tierd_proto.v1 import tierd_pb2 as pb
 
 _STEP_BYTES: Final = 1 << 30
 """Bytes between two looks at the deadline."""
 
-
-def deliver(
-    connection: Connection,
-    loader: Loader,
-    reply: pb.FetchReply,
-    leased: Leased,
-    buffers: Buffers,
-) -> Delivery:
-    """Load every block of `reply` into `buffers`, until the deadline.
-
-    Blocks in mapped memory are copied at once, while the daemon reads others from disk into
-    theirs; blocks without a slot are read from the medium meanwhile; those that land are copied
-    as they do.
-    """
-    delivery = Delivery()
-    placed = placed_runs(reply)
-    pending = [run for run in placed if run.pending]
-    for run in placed:
-        if run.pending:
-            continue
-        if connection.mapped[run.tier]:
-            _copy(loader, run, leased, buffers, delivery, loader.route(run.tier))
-        else:
-            _read(loader, run, leased, buffers, delivery)
-        if delivery.cut:
-            return delivery
-    if pending:
-        _follow(connection, loader, pending, leased, buffers, delivery)
-    return delivery
+_QUIET_S_MIN: Final = 0.1
+_QUIET_RATIO: Final = 4.0
+"""A route that is silent for so many times what it should need is hedged by the other."""
 
 
 def summary(
@@ -51,98 +29,287 @@ def summary(
     blocks = min(delivery.prefix(), reply.blocks)
     by_tier: dict[str, int] = {}
     for run in placed_runs(reply):
-        tier = connection.tiers[connection.entry + 1 if run.pending else run.tier]
+        tier = connection.tiers[run.tier]
         count = max(0, min(run.count, blocks - run.first))
         if count:
             by_tier[tier] = by_tier.get(tier, 0) + count
-    return Fetched(blocks, by_tier, delivery.routes, seconds, delivery.cut)
+    return Fetched(blocks, by_tier, delivery.routes, seconds, delivery.cut, delivery.why)
 
 
-def _copy(
-    loader: Loader,
-    run: PlacedRun,
-    leased: Leased,
-    buffers: Buffers,
-    delivery: Delivery,
-    route: str,
-) -> None:
-    step = max(1, _STEP_BYTES // buffers.part_bytes)
-    for first in range(run.first, run.first + run.count, step):
-        if leased.is_late():
-            delivery.cut = "deadline"
-            return
-        piece = run.part(first, min(step, run.first + run.count - first))
-        start = time.perf_counter()
-        count = loader.load_ready(piece, leased, buffers)
-        seconds = time.perf_counter() - start
-        delivery.add(first, count, route, count * buffers.part_bytes, seconds)
-        if count < piece.count:
-            delivery.cut = "deadline" if leased.is_late() else "lease expired"
-            return
+class Transfer:
+    """The blocks of one lease on their way into the caller's memory.
 
+    Blocks in mapped memory are copied at once. Those on disk are dealt to two routes from the two
+    ends of the chain: the daemon reads from the front into slots of its own, which are copied as
+    they land; threads of the client read from the back, past the daemon. What one route does not
+    bring goes to the other. A block is read twice only where a route has gone silent.
 
-def _read(
-    loader: Loader,
-    run: PlacedRun,
-    leased: Leased,
-    buffers: Buffers,
-    delivery: Delivery,
-) -> None:
-    start = time.perf_counter()
-    loaded = loader.load_direct(run, leased, buffers)
-    seconds = time.perf_counter() - start
-    route = loader.route(run.tier)
-    for first, count in runs(loaded):
-        size = count * buffers.part_bytes
-        delivery.add(first, count, route, size, seconds * count / len(loaded))
-    if len(loaded) < run.count:
-        delivery.cut = "deadline" if leased.is_late() else "read failed"
+    Concurrency: `run` in one thread, which alone touches what has arrived; `_read` in others.
+    """
 
-
-def _follow(
-    connection: Connection,
-    loader: Loader,
-    pending: list[PlacedRun],
-    leased: Leased,
-    buffers: Buffers,
-    delivery: Delivery,
-) -> None:
-    """Copy pending blocks as they land, until all have, one fails, or time is up."""
-    landing = connection.landing(leased.lease)
-    waiting = {index: run for run in pending for index in range(run.first, run.first + run.count)}
-    started = time.perf_counter()
-    while waiting:
-        landed, failed, go_on = landing.take(leased.until_s)
-        ready = sorted(index for index in landed if index in waiting)
-        for first, count in _neighbours(ready, waiting):
-            run = waiting[first].part(first, count)
-            _copy(loader, run, leased, buffers, delivery, loader.staged_route())
-            for index in range(first, first + count):
-                del waiting[index]
-        if delivery.cut:
-            break
-        if failed:
-            delivery.cut = "read failed"
-            # What lies before the first failure may still come.
-            for index in [index for index in waiting if index >= min(failed)]:
-                del waiting[index]
-        if not go_on and waiting:
-            delivery.cut = "daemon away" if not connection.alive else "deadline"
-            break
-    use = delivery.routes.get(loader.staged_route())
-    if use is not None:
-        # The route's time is from the request to the last block, reading included.
-        use.seconds = time.perf_counter() - started
-
-
-def _neighbours(ready: list[int], waiting: dict[int, PlacedRun]) -> list[tuple[int, int]]:
-    """Return runs of consecutive blocks that also lie in one run of slots."""
-    found: list[tuple[int, int]] = []
-    for index in ready:
-        if found:
-            first, count = found[-1]
-            if index == first + count and waiting[index] is waiting[first]:
-                found[-1] = first, count + 1
+    def __init__(
+        self,
+        connection: Connection,
+        loader: Loader,
+        reply: pb.FetchReply,
+        leased: Leased,
+        buffers: Buffers,
+        split: Split,
+    ) -> None:
+        self._connection = connection
+        self._loader = loader
+        self._leased = leased
+        self._buffers = buffers
+        self._split = split
+        self._delivery = Delivery()
+        self._news = connection.news(leased.lease)
+        self._ready: list[PlacedRun] = []
+        self._cold: dict[int, PlacedRun] = {}  # By index, each with its run on the medium.
+        self._staged: set[int] = set()
+        self._failed: dict[int, set[Way]] = {}
+        left: list[PlacedRun] = []
+        for run in placed_runs(reply):
+            if connection.mapped[run.tier]:
+                self._ready.append(run)
                 continue
-        found.append((index, 1))
-    return found
+            indices = range(run.first, run.first + run.count)
+            self._cold.update(dict.fromkeys(indices, run))
+            if run.pending:
+                self._staged.update(indices)
+            else:
+                left += loader.pieces(run)
+        self._waiting = set(self._cold)
+        self._lock = threading.Lock()
+        self._ends = TwoEnded(left, buffers.part_bytes, split)
+        self._ends.started("staged", len(self._staged))
+        if split.arm == "staged":
+            self._ends.leave_to("direct")  # What is left then has found no slot.
+        self._gate = Gate()
+        self._readers = 0
+        self._straight: set[int] = set()  # First blocks of reads into the caller's memory.
+
+    def run(self, splitter: Splitter, started_s: float) -> Delivery:
+        """Bring over what can be had by the deadline; teach `splitter` how it went."""
+        self._started_s = started_s
+        self._read_more()
+        self._stage_more()
+        for run in self._ready:
+            self._copy(run, self._loader.route(run.tier))
+        heard_s = time.monotonic()
+        while self._waiting and not self._is_over():
+            news = self._hear(heard_s)
+            if news is None:
+                self._hedge()
+            else:
+                self._take(news)
+            heard_s = time.monotonic()
+            self._stage_more()
+            self._read_more()
+        self._gate.shut()
+        if self._cold:
+            self._learn(splitter, heard_s)
+        while self._straight:
+            # The device writes to the caller's memory, which cannot be taken back from it.
+            self._take(self._news.get())
+        return self._delivery
+
+    # ---- what is heard
+
+    def _is_over(self) -> bool:
+        """Say whether to wait for nothing more, and note why."""
+        if self._delivery.cut in ("", "read failed"):
+            if self._leased.is_late():
+                self._delivery.cut = "deadline"
+            elif not self._connection.alive:
+                self._delivery.cut = "daemon away"
+        return self._delivery.cut not in ("", "read failed")
+
+    def _hear(self, heard_s: float) -> Any:
+        """Return the next `Landed` or `PieceRead`; None if there is none in good time."""
+        with self._lock:
+            expected_s = self._ends.expected_s("staged")
+        quiet_s = heard_s + max(_QUIET_S_MIN, _QUIET_RATIO * expected_s)
+        until_s = self._leased.until_s
+        if self._staged and self._split.arm == "both":
+            until_s = min(until_s, quiet_s)
+        try:
+            return self._news.get(timeout=max(0.0, until_s - time.monotonic()))
+        except queue.Empty:
+            return None
+
+    def _take(self, news: pb.Landed | PieceRead | None) -> None:
+        if isinstance(news, PieceRead):
+            self._take_read(news)
+        elif news is not None:
+            self._take_landed(news)
+
+    def _take_landed(self, news: pb.Landed) -> None:
+        """Copy what has landed; what has not is left to the direct route."""
+        slots = dict(zip(news.indices, news.slots, strict=True))
+        ended = [*news.indices, *news.failed, *news.declined]
+        self._staged.difference_update(ended)
+        entry = self._connection.entry
+        for first, count in _neighbours({i: s for i, s in slots.items() if i in self._waiting}):
+            run = PlacedRun(first, count, entry, slots[first], pending=False)
+            self._copy(run, self._loader.staged_route())
+        seconds = time.monotonic() - self._started_s
+        if (use := self._delivery.routes.get(self._loader.staged_route())) is not None:
+            use.seconds = seconds  # From the request to the last block, reading included.
+        with self._lock:
+            self._ends.ended("staged", len(ended), len(slots), seconds)
+        for index in news.failed:
+            self._hand_over("staged", index)
+        for index in news.declined:
+            self._hand_over("staged", index)
+
+    def _take_read(self, news: PieceRead) -> None:
+        """Count what was read directly; what was not is left to the staged route."""
+        now_s = time.monotonic()
+        piece = news.piece
+        right = [index for index in news.right if index in self._waiting]
+        route = self._loader.route(piece.tier)
+        for first, count in runs(right):
+            size = count * self._buffers.part_bytes
+            self._delivery.add(first, count, route, size, 0.0)
+        if right:
+            self._delivery.routes[route].seconds = now_s - self._started_s
+        self._waiting.difference_update(right)
+        with self._lock:
+            seconds = now_s - self._started_s
+            self._ends.ended("direct", piece.count, len(news.right), seconds)
+            self._straight.discard(piece.first)
+        for index in news.corrupt:
+            self._give_up(index, unanswered=False)
+        if news.unanswered:
+            self._delivery.failures["direct"] = news.unanswered
+            for index in range(piece.first, piece.first + piece.count):
+                self._hand_over("direct", index)
+        elif not news.right and not news.corrupt and not self._leased.is_late():
+            self._delivery.cut = "lease expired"
+
+    def _copy(self, run: PlacedRun, route: str) -> None:
+        """Copy blocks out of mapped slots."""
+        step = max(1, _STEP_BYTES // self._buffers.part_bytes)
+        for first in range(run.first, run.first + run.count, step):
+            if self._is_over():
+                return
+            piece = run.part(first, min(step, run.first + run.count - first))
+            start = time.perf_counter()
+            count = self._loader.load_ready(piece, self._leased, self._buffers)
+            seconds = time.perf_counter() - start
+            size = count * self._buffers.part_bytes
+            self._delivery.add(first, count, route, size, seconds)
+            self._waiting.difference_update(range(first, first + count))
+            if count < piece.count:
+                self._delivery.cut = "deadline" if self._leased.is_late() else "lease expired"
+                return
+
+    # ---- what fails
+
+    def _hand_over(self, way: Way, index: int) -> None:
+        """Have the other route bring a block, unless that has failed to, too."""
+        if index not in self._waiting:
+            return
+        ways = self._failed.setdefault(index, set())
+        ways.add(way)
+        if len(ways) == 2:
+            self._give_up(index, unanswered=True)
+        elif way == "staged":
+            with self._lock:
+                self._ends.uses_direct = True
+                self._ends.give_back(self._cold[index].part(index, 1))
+        else:
+            with self._lock:
+                self._ends.leave_to("staged")
+                self._ends.started("staged", 1)
+            self._stage([index])
+
+    def _give_up(self, index: int, *, unanswered: bool) -> None:
+        """End the prefix before a block that cannot be had."""
+        if index not in self._waiting:
+            return
+        self._delivery.cut = "read failed"
+        self._waiting = {other for other in self._waiting if other < index}
+        with self._lock:
+            self._ends.drop_from(index)
+        lease = self._leased.lease
+        report = pb.ReadFailed(lease=lease, index=index, unanswered=unanswered)
+        self._connection.stream.tell(read_failed=report)
+
+    def _hedge(self) -> None:
+        """Read by ourselves what the staged route has gone silent over."""
+        if self._is_over() or not self._staged:
+            return
+        late = sorted(self._staged & self._waiting)
+        self._delivery.failures["staged"] = "silent"
+        with self._lock:
+            self._ends.leave_to("direct")
+            for index in reversed(late):  # The first is taken first: the prefix counts.
+                self._ends.give_back(self._cold[index].part(index, 1))
+        self._staged.clear()
+
+    # ---- what is asked for
+
+    def _stage_more(self) -> None:
+        with self._lock:
+            taken = self._ends.take_front()
+        if taken:
+            self._stage(i for run in taken for i in range(run.first, run.first + run.count))
+
+    def _stage(self, indices: Iterable[int]) -> None:
+        wanted = sorted(indices)
+        self._staged.update(wanted)
+        for first, count in runs(wanted):
+            request = pb.Stage(lease=self._leased.lease, first=first, blocks=count)
+            self._connection.stream.tell(stage=request)
+
+    def _read_more(self) -> None:
+        """Have as many threads read directly as there is use for."""
+        with self._lock:
+            wanted = DIRECT_READS_MAX if self._loader.reads_media else 1
+            idle = wanted - self._readers
+            if self._ends.is_empty or not self._ends.uses_direct or not self._waiting:
+                return
+            self._readers += idle
+        for _ in range(idle):
+            self._loader.submit(self._read)
+
+    def _read(self) -> None:
+        """In a thread: read pieces from the back until the routes meet."""
+        while True:
+            gate = None if self._leased.has_time() else self._gate
+            with self._lock:
+                late = self._leased.is_late()
+                piece = None if late else self._ends.take_back(self._loader.piece_blocks)
+                if piece is None:
+                    self._readers -= 1
+                    return
+                if gate is None:
+                    self._straight.add(piece.first)
+            self._news.put(self._loader.read_piece(piece, self._leased, self._buffers, gate))
+
+    def _learn(self, splitter: Splitter, ended_s: float) -> None:
+        """Tell what the routes reached, and which of them failed."""
+        now_s = time.monotonic()
+        self._delivery.why = self._split.why
+        with self._lock:
+            moved = self._ends.moved
+        with self._connection.splitting:
+            for way, cause in self._delivery.failures.items():
+                splitter.demote(way, cause, now_s)
+            if not self._delivery.cut and not self._delivery.failures:
+                splitter.learn(self._split.arm, ended_s - self._started_s, moved)
+
+
+def _neighbours(slots: dict[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield runs (first, count) of consecutive indices in consecutive slots."""
+    first = count = 0
+    for index in sorted(slots):
+        if count and index == first + count and slots[index] == slots[first] + count:
+            count += 1
+            continue
+        if count:
+            yield first, count
+        first, count = index, 1
+    if count:
+        yield first, count

@@ -6,31 +6,33 @@ only if the slot's header names the block and the checksum is right. Leases, and
 a part that could not be read, are left to the caller.
 """
 
-import ctypes
+import math
 import mmap
 import os
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
-from math import prod
 from typing import Any, Final, Literal
 
 from tierd.core.errors import InvalidRequest
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
-from tierd.core.slots import SlotHeader, check_header, check_part, slot_stride_bytes
+from tierd.core.slots import SlotHeader, check_header, slot_stride_bytes
 from tierd.core.units import PAGE_BYTES, KiB, MiB
-from tierd_client.cuda_driver import CudaDriver, CudaFault
+from tierd_client.cuda_driver import CudaDriver
+from tierd_client.cuda_verify import CopyBack, Verify, verifier
+from tierd_client.device_buffers import DeviceMemory, device_memory
 
 _WINDOW_BYTES: Final = 64 * MiB
 """Asked of kvikio at a time: enough to keep it busy, and little to wait for past a deadline."""
 
 _READ_FAULTS: Final = (RuntimeError, OSError, ValueError)
-"""What exceptions of kvikio's C++ become."""
+"""What exceptions of kvikio's C++ become, and what the driver's faults are."""
 
 Label = Literal["gds", "compat"]
 
@@ -54,24 +56,6 @@ class GdsSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceMemory:
-    """A contiguous run of GPU memory. Units: `size` in bytes."""
-
-    address: int
-    size: int
-
-    def part(self, start: int, size: int) -> "DeviceMemory":
-        """Return the `size` bytes from byte `start` on."""
-        assert 0 <= start <= start + size <= self.size, (start, size, self.size)
-        return DeviceMemory(self.address + start, size)
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        data = (self.address, False)
-        return {"shape": (self.size,), "typestr": "|u1", "data": data, "version": 3}
-
-
-@dataclass(frozen=True, slots=True)
 class SlotRun:
     """One part of the blocks `keys`, which lie in neighbouring slots of an open segment.
 
@@ -82,46 +66,6 @@ class SlotRun:
     start: int
     keys: Sequence[BlockKey]
     part: int = 0
-
-
-Verify = Callable[[SlotHeader, int, DeviceMemory], str | None]
-"""Says why the bytes in GPU memory are not those of the header's part, or None if they are."""
-
-
-class CopyBack:
-    """Verifies parts in GPU memory on the CPU.
-
-    Units: costs a copy of every byte back over the bus, and the checksum of it on one core. A
-    checksum that runs on the GPU would cost neither.
-    """
-
-    def __init__(self, driver: CudaDriver) -> None:
-        self._driver = driver
-        self._mine = threading.local()
-        self._rooms: list[tuple[int, int]] = []
-
-    def verify_device(self, header: SlotHeader, shard: int, memory: DeviceMemory) -> str | None:
-        """Return why `memory` does not hold the part of a shard, or None if it does."""
-        device = self._driver.device_of(memory.address)
-        with self._driver.on_device(device):
-            room = self._room(device, memory.size)
-            self._driver.copy_to_host(room, memory.address, memory.size)
-        copied = (ctypes.c_char * memory.size).from_address(room)
-        return check_part(header, shard, memoryview(copied).cast("B"))
-
-    def close(self) -> None:
-        """Give the pinned memory back. Nothing may be verified any more."""
-        while self._rooms:
-            device, room = self._rooms.pop()
-            with self._driver.on_device(device):
-                self._driver.free_pinned(room)
-
-    def _room(self, device: int, size: int) -> int:
-        """Return pinned memory of the calling thread."""
-        if getattr(self._mine, "size", 0) < size:
-            self._mine.room, self._mine.size = self._driver.pinned(size), size
-            self._rooms.append((device, self._mine.room))
-        return int(self._mine.room)
 
 
 class DirectReader:
@@ -141,7 +85,7 @@ class DirectReader:
         self._driver = CudaDriver()
         self._kvikio = _configured(settings)
         self._copy_back = CopyBack(self._driver)
-        self._verify = verify_device or self._copy_back.verify_device
+        self._verify = verify_device or verifier(self._driver, self._copy_back)
         self._settings = settings
         self._window = max(2, _WINDOW_BYTES // layout.part_bytes)
         self._files: OrderedDict[tuple[int, int], Any] = OrderedDict()
@@ -173,26 +117,25 @@ class DirectReader:
         Raises:
             InvalidRequest: `target` is not contiguous GPU memory, or too small.
         """
-        memory = device_memory(target, len(run.keys) * self._layout.part_bytes)
-        causes = ["deadline"] * len(run.keys)
-        remaining_s = until_s - time.monotonic()
-        if remaining_s <= 0 or not run.keys:
-            return causes
-        try:
-            # A read that is late may outlive the caller's descriptor, whose number is used again.
-            run = replace(run, descriptor=os.dup(run.descriptor))
-        except OSError as error:
-            return [str(error)] * len(causes)
-        job = self._threads.submit(self._read, run, (target, memory), until_s, causes)
-        _, waiting = wait([job], remaining_s)
-        if not waiting:
-            job.result()
-        elif job.cancel():
-            os.close(run.descriptor)
-        else:
-            self._late.add(job)
-            job.add_done_callback(self._late.discard)
-        return list(causes)
+        size = self._layout.part_bytes
+        memory = device_memory(target, len(run.keys) * size)
+        targets = [memory.part(index * size, size) for index in range(len(run.keys))]
+        return self._submit(_Read(run, targets, until_s, keep=target))[0]
+
+    def read_each(self, run: SlotRun, targets: Sequence[int]) -> list[str]:
+        """Fill memory at each address of `targets` with a part of `run`; return as `read` does.
+
+        There is no deadline: when this returns, nothing is written any more.
+
+        Raises:
+            OSError: the file, or the GPU, does not answer. What is wrong is not the bytes.
+        """
+        size = self._layout.part_bytes
+        memories = [DeviceMemory(address, size) for address in targets]
+        causes, unanswered = self._submit(_Read(run, memories, math.inf))
+        if unanswered:
+            raise OSError(unanswered)
+        return causes
 
     def settle(self, until_s: float) -> bool:
         """Wait for reads that missed their deadline; say whether all memory is quiet now."""
@@ -210,85 +153,99 @@ class DirectReader:
         self._files.clear()
         self._copy_back.close()
 
+    def _submit(self, read: "_Read") -> tuple[list[str], str]:
+        """Have a thread of ours read, and wait for it until the deadline."""
+        found = _Found(["deadline"] * len(read.run.keys))
+        remaining_s = read.until_s - time.monotonic()
+        if remaining_s <= 0 or not read.run.keys:
+            return found.causes, ""
+        try:
+            # A read that is late may outlive the caller's descriptor, whose number is used again.
+            descriptor = os.dup(read.run.descriptor)
+        except OSError as error:
+            return [str(error)] * len(read.run.keys), str(error)
+        read = replace(read, run=replace(read.run, descriptor=descriptor))
+        job = self._threads.submit(self._read, read, found)
+        _, waiting = wait([job], None if remaining_s == math.inf else remaining_s)
+        if not waiting:
+            job.result()
+        elif job.cancel():
+            os.close(descriptor)
+        else:
+            self._late.add(job)
+            job.add_done_callback(self._late.discard)
+        return list(found.causes), found.unanswered
+
     # What follows runs in the reader's threads.
 
-    def _read(
-        self, run: SlotRun, given: tuple[Any, DeviceMemory], until_s: float, causes: list[str]
-    ) -> None:
-        """Open the segment and read it, or say why it does not open.
-
-        `given` has the caller's object, too, so that it lives for as long as it is written to.
-        """
+    def _read(self, read: "_Read", found: "_Found") -> None:
+        """Open the segment and read it, or say why it does not open."""
         try:
-            file = self._open(run.descriptor)
+            file = self._open(read.run.descriptor)
         except _READ_FAULTS as error:
-            causes[:] = [str(error)] * len(causes)
+            found.causes[:] = [found.no_answer(error)] * len(found.causes)
         else:
-            self._read_file(file, run, given[1], until_s, causes)
+            self._read_file(file, read, found)
         finally:
-            os.close(run.descriptor)
+            os.close(read.run.descriptor)
 
-    def _read_file(
-        self, file: Any, run: SlotRun, memory: DeviceMemory, until_s: float, causes: list[str]
-    ) -> None:
+    def _read_file(self, file: Any, read: "_Read", found: "_Found") -> None:
         """Keep a window of reads under way, and finish them in order."""
         started: deque[_Started] = deque()
         try:
-            for index in range(len(run.keys)):
-                if time.monotonic() >= until_s:
+            for index in range(len(found.causes)):
+                if time.monotonic() >= read.until_s:
                     break
-                started.append(self._start(file, run, index, memory))
+                started.append(self._start(file, read, index))
                 if len(started) >= self._window:
-                    self._finish(run, started.popleft(), causes)
+                    self._finish(read.run, started.popleft(), found)
             while started:
-                self._finish(run, started.popleft(), causes)
+                self._finish(read.run, started.popleft(), found)
         finally:
             for left in started:
-                left.outcome()
+                left.settle()
 
-    def _start(self, file: Any, run: SlotRun, index: int, memory: DeviceMemory) -> "_Started":
-        size = self._layout.part_bytes
+    def _start(self, file: Any, read: "_Read", index: int) -> "_Started":
+        run, target = read.run, read.targets[index]
         slot = run.start + index * slot_stride_bytes(self._layout)
         start = slot + PAGE_BYTES + run.part * self._layout.part_stride_bytes
-        target = memory.part(index * size, size)
+        if start + target.size > os.fstat(run.descriptor).st_size:
+            # kvikio takes the end of the file for a device that fails.
+            return _Started(index, slot, target, _CutShort())
         try:
             # A small part is read before this returns, so this may fail as `outcome` may.
-            future = file.pread(target, size, start, self._settings.task_bytes)
+            future = file.pread(target, target.size, start, self._settings.task_bytes)
         except _READ_FAULTS as error:
-            future = str(error)
+            future = _Failed(str(error))
         return _Started(index, slot, target, future)
 
-    def _finish(self, run: SlotRun, started: "_Started", causes: list[str]) -> None:
+    def _finish(self, run: SlotRun, started: "_Started", found: "_Found") -> None:
+        try:
+            cause = self._cause(run, started)
+        except _READ_FAULTS as error:
+            cause = found.no_answer(error)
+        found.causes[started.index] = cause
+
+    def _cause(self, run: SlotRun, started: "_Started") -> str:
+        """Return what is wrong with the bytes of one part, once all of them have come."""
         try:
             header = self._header(run.descriptor, started.slot, run.keys[started.index])
-        finally:
-            # Even if the slot is another block's: nothing may be written after we return.
-            got = started.outcome()
+        except OSError:
+            started.settle()
+            raise
+        got = started.outcome()  # Waited for in any case: nothing may be written after we return.
         if isinstance(header, str):
-            cause = header
-        elif isinstance(got, str):
-            cause = got
-        elif got != started.target.size:
-            cause = f"{got} of {started.target.size} bytes"
-        else:
-            cause = self._fault(header, run.part, started.target)
-        causes[started.index] = cause
+            return header
+        if got != started.target.size:
+            return f"{got} of {started.target.size} bytes"
+        return self._verify(header, run.part, started.target) or ""
 
     def _header(self, descriptor: int, start: int, key: BlockKey) -> SlotHeader | str:
         page = mmap.mmap(-1, PAGE_BYTES)  # O_DIRECT wants whole pages
-        try:
-            got = os.preadv(descriptor, [page], start)
-        except OSError as error:
-            return str(error)
+        got = os.preadv(descriptor, [page], start)
         if got < PAGE_BYTES:
             return f"{got} of the {PAGE_BYTES} bytes of the header"
         return check_header(memoryview(page), key, self._layout)
-
-    def _fault(self, header: SlotHeader, part: int, memory: DeviceMemory) -> str:
-        try:
-            return self._verify(header, part, memory) or ""
-        except CudaFault as error:
-            return str(error)
 
     def _open(self, descriptor: int) -> Any:
         """Return the segment as kvikio's file, which stays open.
@@ -311,47 +268,64 @@ class DirectReader:
 
 
 @dataclass(frozen=True, slots=True)
-class _Started:
-    """One part that kvikio is reading, or why it is not.
+class _Read:
+    """What one call asks for. `keep` is the caller's object, which lives for as long as this."""
 
-    Units: `slot` is the offset of the header page.
+    run: SlotRun
+    targets: Sequence[DeviceMemory]
+    until_s: float
+    keep: Any = None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What came of a read so far: what is wrong with each part, and who gave no answer at all."""
+
+    causes: list[str]
+    unanswered: str = ""
+
+    def no_answer(self, error: Exception) -> str:
+        self.unanswered = str(error) or type(error).__name__
+        return self.unanswered
+
+
+class _CutShort:
+    """A read past the end of the file."""
+
+    def get(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A read that failed before kvikio had a future for it.
+
+    Not the exception itself: through its frames it would keep the file open, until some later day.
     """
+
+    cause: str
+
+    def get(self) -> int:
+        raise OSError(self.cause)
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """One part that kvikio is reading. Units: `slot` is the offset of the header page."""
 
     index: int
     slot: int
     target: DeviceMemory
-    future: Any | str
+    future: Any
 
-    def outcome(self) -> int | str:
-        """Return how many bytes came, or why none did; either way no more will be written."""
-        if isinstance(self.future, str):
-            return self.future
-        try:
-            return int(self.future.get())
-        except _READ_FAULTS as error:
-            return str(error)
+    def outcome(self) -> int:
+        """Return how many bytes came; no more will be written, even where this raises."""
+        return int(self.future.get())
 
-
-def device_memory(target: Any, size: int) -> DeviceMemory:
-    """Return the `size` first bytes of contiguous GPU memory, whatever library it is from.
-
-    Raises:
-        InvalidRequest: it is something else, or smaller.
-    """
-    if getattr(target, "is_cuda", False):  # torch, some of whose types the interface lacks
-        contiguous, address = target.is_contiguous(), target.data_ptr()
-        found = target.numel() * target.element_size()
-    elif hasattr(target, "__cuda_array_interface__"):
-        interface = target.__cuda_array_interface__
-        contiguous, address = interface.get("strides") is None, interface["data"][0]
-        found = prod(interface["shape"]) * int(interface["typestr"][2:])
-    else:
-        raise InvalidRequest("memory", type(target).__name__, "give memory of a GPU")
-    if not contiguous:
-        raise InvalidRequest("memory", "strided", "give contiguous memory")
-    if found < size:
-        raise InvalidRequest("memory", f"{found} bytes", f"give at least {size}")
-    return DeviceMemory(int(address), size)
+    def settle(self) -> None:
+        """Wait until no more will be written, whatever came."""
+        with suppress(*_READ_FAULTS):
+            self.outcome()
 
 
 def _configured(settings: GdsSettings) -> Any:

@@ -5,22 +5,27 @@ daemon send the bytes. Which bytes count is decided here: those copied while the
 those whose checksum is right.
 """
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import grpc
 
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
-from tierd_client.buffers import Buffers, copy_all
+from tierd_client.buffers import Buffers, Copy, copy, copy_all
 from tierd_client.connection import Connection, Opened
 from tierd_client.memory import Refused
 from tierd_client.placement import PlacedRun
-from tierd_client.segments import SegmentReader
+from tierd_client.splitting import DIRECT_READS_MAX, Way
 from tierd_proto.v1 import tierd_pb2 as pb
+
+_UNHURRIED_S: Final = 1.0
+"""Memory that a device writes to cannot be taken back. With less time than this left, reads go to
+memory of our own, so that the caller never waits for one."""
 
 
 @dataclass(slots=True)
@@ -31,14 +36,24 @@ class RouteUse:
     bytes: int = 0
     seconds: float = 0.0
 
+    @property
+    def rate(self) -> float:
+        """Return bytes a second, 0 if there was nothing."""
+        return self.bytes / self.seconds if self.seconds else 0.0
+
 
 @dataclass(slots=True)
 class Delivery:
-    """What arrived so far: intervals of blocks, by route, and why it ended early if it did."""
+    """What arrived so far: intervals of blocks, by route, and why it ended early if it did.
+
+    `why` says how the routes were chosen, and `failures` which of them failed, and how.
+    """
 
     intervals: list[tuple[int, int]] = field(default_factory=list)
     routes: dict[str, RouteUse] = field(default_factory=dict)
     cut: str = ""
+    why: str = ""
+    failures: dict[Way, str] = field(default_factory=dict)
 
     def add(self, first: int, count: int, route: str, size: int, seconds: float) -> None:
         if count:
@@ -72,42 +87,116 @@ class Leased:
         """Say whether nobody waits for the bytes any more."""
         return time.monotonic() >= self.until_s
 
+    def has_time(self) -> bool:
+        """Say whether a read will be over before the deadline, unless the device hangs."""
+        return time.monotonic() + _UNHURRIED_S < self.until_s
+
+
+@dataclass(frozen=True, slots=True)
+class PieceRead:
+    """What came of one direct read: which blocks are in the caller's memory, and which are not.
+
+    `corrupt` are not what they should be; `unanswered` says why the medium gave none of them.
+    """
+
+    piece: PlacedRun
+    right: Sequence[int] = ()
+    corrupt: Sequence[int] = ()
+    unanswered: str = ""
+
+
+class Gate:
+    """Keeps late bytes out of memory that the caller has back.
+
+    A read that cannot be taken back goes to memory of our own, and is copied on `through` the
+    gate, which shuts when the fetch returns.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = True
+
+    def through(self, copies: Sequence[Copy]) -> bool:
+        """Make the copies if the gate is open; say whether it was."""
+        with self._lock:
+            for target, source, length in copies if self._open else ():
+                copy(target, source, length)
+            return self._open
+
+    def shut(self) -> None:
+        with self._lock:
+            self._open = False
+
+
+class Threads:
+    """The threads of one client: to map memory ahead, to share copies, to read from media."""
+
+    def __init__(self) -> None:
+        self.background = ThreadPoolExecutor(1, thread_name_prefix="tierd-map")
+        self.helpers = ThreadPoolExecutor(4, thread_name_prefix="tierd-helper")
+        self.readers = ThreadPoolExecutor(2 * DIRECT_READS_MAX, thread_name_prefix="tierd-read")
+
+    def close(self) -> None:
+        """Let the threads end. Waits for none."""
+        for pool in (self.background, self.helpers, self.readers):
+            pool.shutdown(wait=False)
+
 
 class Loader(Protocol):
     """One way to bring blocks over.
 
-    `load_ready` copies blocks that are in their slots and returns how many of the run, from its
-    first, are right; `load_direct` reads blocks that have no slot in mapped memory, and returns
-    the indices that are.
+    `load_ready` copies blocks that are in mapped slots and returns how many of the run, from its
+    first, are right; `read_piece` reads neighbours that are not, at most `piece_blocks`, past the
+    daemon where `reads_media`, and without a gate straight into the caller's memory. `submit`
+    has a thread do it.
     """
+
+    reads_media: bool
+    piece_blocks: int
+
+    def submit(self, read: Callable[[], None]) -> None: ...
 
     def route(self, tier: int) -> str: ...
 
     def staged_route(self) -> str: ...
 
+    def pieces(self, run: PlacedRun) -> list[PlacedRun]: ...
+
     def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int: ...
 
-    def load_direct(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> list[int]: ...
+    def read_piece(
+        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate | None
+    ) -> PieceRead: ...
 
 
 class LocalLoader:
     """Loads over shared memory, and from segment files."""
+
+    reads_media = True
 
     def __init__(
         self,
         connection: Connection,
         opened: Opened,
         layout: LayoutSpec,
-        background: ThreadPoolExecutor,
-        helpers: ThreadPoolExecutor,
+        threads: Threads,
     ) -> None:
         assert connection.memory is not None
         self._connection = connection
         self._memory = connection.memory
         self._opened = opened
         self._layout = layout
-        self._background = background
-        self.helpers = helpers
+        self._threads = threads
+        self.piece_blocks = connection.reader(layout, 0).piece_slots
+
+    @property
+    def helpers(self) -> ThreadPoolExecutor:
+        """Return the threads that share large copies."""
+        return self._threads.helpers
+
+    def submit(self, read: Callable[[], None]) -> None:
+        """Have a thread read from the media."""
+        self._threads.readers.submit(read)
 
     def staged_route(self) -> str:
         """Return the name of the route of blocks that land in the entry tier first."""
@@ -133,7 +222,7 @@ class LocalLoader:
         if not hasattr(arena, "is_cuda"):
             for region in range(slot // region_slots, (slot + count - 1) // region_slots + 1):
                 if not arena.has_populated(region):
-                    self._background.submit(arena.populate, region, region_slots)
+                    self._threads.background.submit(arena.populate, region, region_slots)
         return arena
 
     def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
@@ -148,53 +237,56 @@ class LocalLoader:
         copy_all(copies, self.helpers)
         return run.count if self.holds(leased) else 0
 
-    def load_direct(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> list[int]:
-        """Read slots from their segments with O_DIRECT, neighbours together, and verify each."""
+    def pieces(self, run: PlacedRun) -> list[PlacedRun]:
+        """Cut a run into neighbours of one region, which are one file."""
         region_slots = self._opened.region_slots[run.tier]
-        reader = self._reader(leased.part)
         pieces = []
         first, end = run.first, run.first + run.count
         while first < end:
             in_region = region_slots - (run.slot + first - run.first) % region_slots
-            count = min(reader.piece_slots, in_region, end - first)
+            count = min(in_region, end - first)
             pieces.append(run.part(first, count))
             first += count
-        done = self.helpers.map(lambda piece: self._read_piece(piece, leased, buffers), pieces)
-        return [index for indices in done for index in indices]
+        return pieces
 
-    def _reader(self, part: int) -> SegmentReader:
-        return self._connection.reader(self._layout, part)
-
-    def _read_piece(self, piece: PlacedRun, leased: Leased, buffers: Buffers) -> list[int]:
-        """Read neighbouring slots of one region; return the blocks that are right."""
+    def read_piece(
+        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate | None
+    ) -> PieceRead:
+        """Read neighbouring slots of one region with O_DIRECT, and verify each."""
         if leased.is_late():
-            return []
-        faults: list[str] = []
-        for _ in range(2):
-            faults = self._try_piece(piece, leased, buffers)
-            if not any(faults):
-                break
+            return PieceRead(piece)
+        read = self._try_piece(piece, leased, buffers, gate)
+        if read.corrupt or read.unanswered:
             # The region may have been given back and lent anew since its file was opened.
             region = piece.slot // self._opened.region_slots[piece.tier]
             self._memory.forget_segment(self._opened.number, piece.tier, region)
-        if not self.holds(leased):
-            return []
-        wrong = [piece.first + at for at, fault in enumerate(faults) if fault]
-        for index in wrong:
-            report = pb.ReadFailed(lease=leased.lease, index=index)
-            self._connection.stream.tell(read_failed=report)
-        return [piece.first + at for at, fault in enumerate(faults) if not fault]
+            read = self._try_piece(piece, leased, buffers, gate)
+        return read if self.holds(leased) else PieceRead(piece)
 
-    def _try_piece(self, piece: PlacedRun, leased: Leased, buffers: Buffers) -> list[str]:
+    def _try_piece(
+        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate | None
+    ) -> PieceRead:
+        """Read a piece straight into the caller's memory, or through a gate beside it."""
         region, first = divmod(piece.slot, self._opened.region_slots[piece.tier])
-        blocks = range(piece.first, piece.first + piece.count)
-        keys = [leased.keys[index] for index in blocks]
-        targets = [buffers.address(index) for index in blocks]
+        indices = range(piece.first, piece.first + piece.count)
+        keys = [leased.keys[index] for index in indices]
+        targets = [buffers.address(index) for index in indices]
+        reader = self._connection.reader(self._layout, leased.part)
         try:
             segment = self._memory.segment(self._opened.number, piece.tier, region)
-            return self._reader(leased.part).read(segment, first, keys, targets)
+            if gate is None:
+                faults = reader.read(segment, first, keys, targets)
+            else:
+                faults, payloads = reader.read_beside(segment, first, keys)
+                size = self._layout.part_bytes
+                rows = zip(targets, payloads, faults, strict=True)
+                if not gate.through([(t, p, size) for t, p, fault in rows if not fault]):
+                    return PieceRead(piece)
         except (OSError, Refused) as error:
-            return [str(error) or type(error).__name__] * piece.count
+            return PieceRead(piece, unanswered=str(error) or type(error).__name__)
+        right = [at for at, fault in zip(indices, faults, strict=True) if not fault]
+        wrong = [at for at, fault in zip(indices, faults, strict=True) if fault]
+        return PieceRead(piece, right, wrong)
 
     def _load_cuda(self, arena: Any, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
         import torch
@@ -211,9 +303,17 @@ class LocalLoader:
 class RemoteLoader:
     """Has the daemon send the bytes, over the network."""
 
-    def __init__(self, connection: Connection, layout: LayoutSpec) -> None:
+    reads_media = False
+    piece_blocks = 1 << 32
+
+    def __init__(self, connection: Connection, layout: LayoutSpec, threads: Threads) -> None:
         self._connection = connection
         self._layout = layout
+        self._threads = threads
+
+    def submit(self, read: Callable[[], None]) -> None:
+        """Have a thread receive blocks."""
+        self._threads.readers.submit(read)
 
     def staged_route(self) -> str:
         """Return the name of the only route there is."""
@@ -227,9 +327,16 @@ class RemoteLoader:
         """Receive blocks until the run or the stream ends."""
         return self._receive(run, leased, buffers)
 
-    def load_direct(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> list[int]:
+    def pieces(self, run: PlacedRun) -> list[PlacedRun]:
+        """Return the run: the daemon cuts it as it likes."""
+        return [run]
+
+    def read_piece(
+        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate | None
+    ) -> PieceRead:
         """Receive blocks that the daemon reads from the medium for us."""
-        return list(range(run.first, run.first + self._receive(run, leased, buffers)))
+        count = self._receive(piece, leased, buffers)
+        return PieceRead(piece, range(piece.first, piece.first + count))
 
     def _receive(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
         request = pb.ReadRequest(

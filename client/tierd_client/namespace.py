@@ -4,17 +4,18 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
 from tierd.core.errors import InvalidRequest, Overloaded, TierdError
 from tierd.core.keys import BlockKey, chain_keys, join_keys
 from tierd.core.layouts import LayoutSpec
 from tierd_client.buffers import Buffers
 from tierd_client.connection import Connection, Opened
-from tierd_client.fetching import deliver, summary
+from tierd_client.fetching import Transfer, summary
 from tierd_client.loader import Leased, Loader, LocalLoader, RemoteLoader
 from tierd_client.placement import placed_runs
 from tierd_client.results import Fetched, Matched, Published
+from tierd_client.splitting import Route, Split
 from tierd_client.stream import StreamClosed
 from tierd_client.views import Reservation, SlotViews, Views, private_views
 from tierd_proto.v1 import tierd_pb2 as pb
@@ -27,15 +28,6 @@ _ANSWER_S_MAX = 0.1
 
 Chain = Sequence[BlockKey] | Any
 """Keys in chain order, root first; or token ids, of which whole blocks count."""
-
-
-Route = Literal["auto", "staged", "direct"]
-
-_ROUTES: Final[dict[Route, pb.Route]] = {
-    "auto": pb.ROUTE_AUTO,
-    "staged": pb.ROUTE_STAGED,
-    "direct": pb.ROUTE_DIRECT,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +120,11 @@ class Namespace:
         until_s = time.monotonic() + deadline_s
         self._check_part(part)
         keys = self._keys(chain)
-        asked = self._ask_fetch(keys, until_s, wait_s, None, "auto")
+        started_s = time.monotonic()
+        asked = self._ask_fetch(keys, until_s, wait_s, None, "staged")
         if isinstance(asked, str) or not asked[2].lease:
             return Views(None, 0, 0, ())
-        connection, opened, reply = asked
+        connection, opened, reply, split = asked
         loader = self._loader(connection, opened)
         runs = placed_runs(reply)
         offset = part * self.layout.part_stride_bytes
@@ -147,7 +140,8 @@ class Namespace:
         memory = private_views(self.layout, reply.blocks)
         buffers = Buffers(memory, self.layout.part_bytes, reply.blocks, writable=True)
         leased = Leased(reply.lease, reply.fence, keys, part, until_s)
-        delivery = deliver(connection, loader, reply, leased, buffers)
+        transfer = Transfer(connection, loader, reply, leased, buffers, split)
+        delivery = transfer.run(connection.splitter(self.layout), started_s)
         size = self.layout.part_bytes
         count = min(delivery.prefix(), reply.blocks)
         slots = SlotViews([(memory.toreadonly(), count, size)], 0, size)
@@ -275,7 +269,7 @@ class Namespace:
         asked = self._ask_fetch(keys, until_s, timing.wait_s, reserve_part, route)
         if isinstance(asked, str):
             return Fetched(seconds=time.monotonic() - start_s, cut=asked), nothing
-        connection, opened, reply = asked
+        connection, opened, reply, split = asked
         reservation = nothing
         if reserve_part is not None:
             reservation = self._reservation(connection, opened, part, reply.reserved)
@@ -284,7 +278,8 @@ class Namespace:
         leased = Leased(reply.lease, reply.fence, keys, part, until_s)
         try:
             loader = self._loader(connection, opened)
-            delivery = deliver(connection, loader, reply, leased, buffers)
+            transfer = Transfer(connection, loader, reply, leased, buffers, split)
+            delivery = transfer.run(connection.splitter(self.layout), start_s)
         finally:
             connection.release(reply.lease)
         seconds = time.monotonic() - start_s
@@ -297,14 +292,15 @@ class Namespace:
         wait_s: float,
         reserve_part: int | None,
         route: Route,
-    ) -> tuple[Connection, Opened, pb.FetchReply] | str:
-        """Return the reply, and who gave it; or why there is none."""
+    ) -> tuple[Connection, Opened, pb.FetchReply, Split] | str:
+        """Return the reply, who gave it, and how to go about it; or why there is none."""
         if not keys:
             return ""
         reached = self._reach()
         if reached is None:
             return "daemon away"
         connection, opened = reached
+        split = self._split(connection, route, len(keys))
         remaining_s = max(0.0, until_s - time.monotonic())
         # What is held is to be here in time, even if the wait was in vain.
         longest_s = remaining_s - min(_ANSWER_S_MAX, remaining_s / 4)
@@ -314,11 +310,11 @@ class Namespace:
             wait_ns=int(min(wait_s, longest_s) * 1e9),
             reserve=reserve_part is not None,
             part=reserve_part or 0,
-            route=_ROUTES[route],
+            stage_blocks=split.stage_blocks(self.layout.part_bytes),
         )
         future = connection.stream.ask(fetch=body)
         try:
-            return connection, opened, future.result(remaining_s).fetch
+            return connection, opened, future.result(remaining_s).fetch, split
         except TimeoutError:
             connection.release_when_answered(future)
             return "deadline"
@@ -326,6 +322,14 @@ class Namespace:
             return "daemon away"
         except Overloaded:
             return "overloaded"
+
+    def _split(self, connection: Connection, route: Route, blocks: int) -> Split:
+        """Choose the routes for a fetch of up to so many blocks."""
+        if connection.memory is None:
+            route = "staged"  # There is only one, through the daemon.
+        with connection.splitting:
+            splitter = connection.splitter(self.layout)
+            return splitter.choose(route, blocks * self.layout.part_bytes, time.monotonic())
 
     def _wait(
         self, future: "Future[pb.ServerMessage]", timeout_s: float

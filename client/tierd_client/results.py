@@ -20,7 +20,7 @@ class Fetched:
     `blocks` are in the caller's memory, from the first on. `by_tier` says where they were found
     and `routes` how they came; a route may have brought more than counts. `cut` says why the
     prefix is shorter than what was held: "", "deadline", "lease expired", "read failed",
-    "overloaded", or "daemon away".
+    "overloaded", or "daemon away". `why` says how the routes from disk were chosen.
     """
 
     blocks: int = 0
@@ -28,6 +28,7 @@ class Fetched:
     routes: dict[str, RouteUse] = field(default_factory=dict)
     seconds: float = 0.0
     cut: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,14 +29,19 @@ class SegmentReader:
     """Reads the parts of one shard. Concurrency: any thread; buffers are each thread's own."""
 
     def __init__(self, layout: LayoutSpec, part: int) -> None:
-        self._layout = layout
-        self._part = part
+        self.layout = layout
+        self.part = part
         self._own = threading.local()
+
+    @property
+    def mechanism(self) -> str:
+        """Say how bytes come: past the page cache."""
+        return "O_DIRECT"
 
     @property
     def piece_slots(self) -> int:
         """How many neighbouring slots are best read together."""
-        return min(_PIECE_SLOTS_MAX, max(1, PIECE_BYTES // self._layout.block_bytes))
+        return min(_PIECE_SLOTS_MAX, max(1, PIECE_BYTES // self.layout.block_bytes))
 
     def read(
         self, segment: SegmentFile, first: int, keys: Sequence[BlockKey], targets: Sequence[int]
@@ -50,21 +55,44 @@ class SegmentReader:
             OSError: the file does not answer.
         """
         payloads = self._payloads(targets)
+        faults = self._read(segment, first, keys, payloads)
+        for target, payload, fault in zip(targets, payloads, faults, strict=True):
+            if not fault and _address(payload) != target:
+                copy(target, _address(payload), self.layout.part_bytes)
+        return faults
+
+    def read_beside(
+        self, segment: SegmentFile, first: int, keys: Sequence[BlockKey]
+    ) -> tuple[list[str], list[int]]:
+        """Read as `read` does, but into memory of the calling thread's own.
+
+        Returns what is wrong with each slot, and the address of each, good until the thread's
+        next call.
+
+        Raises:
+            OSError: the file does not answer.
+        """
+        payloads = self._buffer("scratch", len(keys), self.layout.part_stride_bytes)
+        faults = self._read(segment, first, keys, payloads)
+        return faults, [_address(payload) for payload in payloads]
+
+    def _read(
+        self,
+        segment: SegmentFile,
+        first: int,
+        keys: Sequence[BlockKey],
+        payloads: Sequence[memoryview],
+    ) -> list[str]:
         pages = self._buffer("pages", len(keys), PAGE_BYTES)
         whole = self._fill(segment, first, pages, payloads)
-        faults = []
-        for index, (key, target) in enumerate(zip(keys, targets, strict=True)):
-            fault = (
-                self._fault(pages[index], key, payloads[index]) if index < whole else "cut short"
-            )
-            if not fault and _address(payloads[index]) != target:
-                copy(target, _address(payloads[index]), self._layout.part_bytes)
-            faults.append(fault)
-        return faults
+        return [
+            self._fault(pages[at], key, payloads[at]) if at < whole else "cut short"
+            for at, key in enumerate(keys)
+        ]
 
     def _payloads(self, targets: Sequence[int]) -> list[memoryview]:
         """Return where the parts are read to: the targets themselves, if they will do."""
-        layout = self._layout
+        layout = self.layout
         stride = layout.part_stride_bytes
         aligned = all(target % PAGE_BYTES == 0 for target in targets)
         if aligned and layout.part_bytes == stride:
@@ -79,14 +107,14 @@ class SegmentReader:
         payloads: Sequence[memoryview],
     ) -> int:
         """Read headers and payloads; return of how many slots all was there."""
-        layout = self._layout
+        layout = self.layout
         if layout.shards == 1:
             buffers = [part for pair in zip(pages, payloads, strict=True) for part in pair]
             at = segment.first_slot + first * segment.slot_stride
             return os.preadv(segment.descriptor, buffers, at) // segment.slot_stride
         for index, (page, payload) in enumerate(zip(pages, payloads, strict=True)):
             at = segment.first_slot + (first + index) * segment.slot_stride
-            part_at = at + segment.slot_header + self._part * layout.part_stride_bytes
+            part_at = at + segment.slot_header + self.part * layout.part_stride_bytes
             got = os.preadv(segment.descriptor, [page], at)
             got += os.preadv(segment.descriptor, [payload], part_at)
             if got < len(page) + len(payload):
@@ -94,10 +122,10 @@ class SegmentReader:
         return len(pages)
 
     def _fault(self, page: memoryview, key: BlockKey, payload: memoryview) -> str:
-        header = check_header(page, key, self._layout)
+        header = check_header(page, key, self.layout)
         if isinstance(header, str):
             return header
-        return check_part(header, self._part, payload[: self._layout.part_bytes]) or ""
+        return check_part(header, self.part, payload[: self.layout.part_bytes]) or ""
 
     def _buffer(self, name: str, count: int, size: int) -> list[memoryview]:
         """Return `count` aligned pieces of the calling thread's own memory."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tierd.core.errors import LeaseExpired
 from tierd.core.keys import BlockKey
 from tierd_client import Fetched, RouteUse
-from tierd_client.namespace import Route
+from tierd_client.splitting import Route
 
 
 class FakeGrant:

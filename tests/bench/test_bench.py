@@ -1,6 +1,7 @@
 """Every row of the benchmark runs and says what it should. How fast it is, nobody asserts."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,12 @@ from typer.testing import CliRunner
 from tierd.cli.main import app
 from tierd_bench.bench.catalogue import catalogue, chosen
 from tierd_bench.bench.disk_limits import disk_limit
+from tierd_bench.bench.dual import better_alone, sum_of_both
+from tierd_bench.bench.page import render_page
 from tierd_bench.bench.rows import Bound, Budget, BudgetOf, Figures, Row
+from tierd_bench.bench.run import BenchReport
 from tierd_bench.bench.sizes import FULL, SMOKE
+from tierd_bench.replay.machine import Machine
 
 NAMES = [
     "fetch_host_2MiB",
@@ -28,13 +33,19 @@ NAMES = [
     "match_6250",
     "disk_read_2MiB",
     "disk_write_2MiB",
+    "dual_equal",
+    "dual_unequal",
+    "dual_one_disk",
+    "demand_p99_under_write_back",
 ]
 
 
 def test_every_row_runs(tmp_path: Path) -> None:
     report, lines = tmp_path / "report.json", tmp_path / "lines.jsonl"
     lines.write_text("{}\n")
-    files = ["--json", str(report), "--append", str(lines), "--directory", str(tmp_path)]
+    page = tmp_path / "page.html"
+    files = ["--json", str(report), "--append", str(lines), "--html", str(page)]
+    files += ["--directory", str(tmp_path)]
     result = CliRunner().invoke(app, ["bench", "--smoke", *files])
     assert result.exit_code == 0, result.output
     assert all(name in result.stdout for name in ("fetch_host_2MiB", "disk_write_2MiB"))
@@ -47,10 +58,13 @@ def test_every_row_runs(tmp_path: Path) -> None:
         assert row["unit"] in {"GB/s", "ms", "CPU s/GB"}
         assert row["limit_what"]
         assert row["runs"] == len(row["values"]) == len(row["limits"]) == 1
+        assert all(len(values) == 1 for values in row["others"].values())
+        assert f"<h2>{row['name']}</h2>" in page.read_text()
     _, *records = map(json.loads, lines.read_text().splitlines())
     assert [record["name"] for record in records] == NAMES
     assert all({"commit", "machine", "seed", "limit", "ratio"} <= set(one) for one in records)
-    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "lines.jsonl"}
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {"report.json", "lines.jsonl", "page.html"}
 
 
 @pytest.mark.parametrize(
@@ -113,3 +127,30 @@ def test_without_fio_the_disk_is_measured_all_the_same(
         assert limit.bytes_per_s("read") > 0
         assert limit.bytes_per_s("write") > 0
     assert not list(tmp_path.iterdir())
+
+
+def test_dual_path_is_measured_against_one_route_or_both() -> None:
+    staged, direct = (3.0, 3.0, 3.5), (1.0, 4.0, 2.0)
+    assert better_alone(staged, direct) == ("the better route alone: staged", staged)
+    assert better_alone(direct, staged) == ("the better route alone: direct", staged)
+    assert sum_of_both(staged, direct)[1] == (4.0, 7.0, 5.5)
+
+
+def test_the_page_draws_rows_in_their_own_scale_with_the_budget_on_it() -> None:
+    figures = Figures("<ms>", (2.0, 9.0, 1.0), (4.0, 5.0, 3.0), "a limit", others={"o": (1.0,)})
+    budgets = [Budget(Bound.LEAST, 1.5), Budget(Bound.MOST, 6, BudgetOf.VALUE), None]
+    rows = tuple(Row(f"row {at}", figures, budget) for at, budget in enumerate(budgets))
+    machine = Machine("a & b", 2, 1, "linux", "3.11")
+    page = render_page(BenchReport(machine, 0.5, "", "today", rows))
+    assert "1 of 2 budgets are met" in page
+    assert "a &amp; b" in page
+    assert "at least 6 &lt;ms&gt;" in page
+    assert "at most 6 &lt;ms&gt;" in page
+    assert page.count('<line class="budget"') == 2
+    widths = dict.fromkeys(("met", "missed", "free"), 0.0)
+    for kind in widths:
+        [width] = re.findall(rf'<rect class="{kind}".*?width="([\d.]+)"', page)
+        widths[kind] = float(width)
+    assert len(set(widths.values())) == 1
+    budget_at = {float(x) for x in re.findall(r'class="budget" x1="([\d.]+)"', page)}
+    assert {round(x / widths["met"], 1) for x in budget_at} == {3.0}  # 6 beside a median of 2

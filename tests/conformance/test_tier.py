@@ -15,6 +15,7 @@ from tierd.tiers.device import EmulatedDeviceTier
 from tierd.tiers.disk import DiskTier
 from tierd.tiers.faulty import NO_FAULTS, FaultyTier
 from tierd.tiers.host import HostTier
+from tierd.tiers.throttled import ThrottledTier
 
 REGION_SLOTS = 4
 
@@ -23,6 +24,7 @@ TIERS: dict[str, Callable[[Path], Tier]] = {
     "device, emulated": lambda _: EmulatedDeviceTier("device", bytes_max=8 * MiB),
     "disk": lambda path: DiskTier([path / "disk"], threads=2),
     "disk, striped": lambda path: DiskTier([path / "one", path / "two"], threads=1),
+    "disk, throttled": lambda path: ThrottledTier(DiskTier([path / "disk"], threads=1), 10**9),
     "faulty, without faults": lambda path: without_faults(DiskTier([path / "disk"], threads=1)),
 }
 

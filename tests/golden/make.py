@@ -1,6 +1,7 @@
 """Writes the files here, once for each format version: `python -m tests.golden.make`.
 
-Files of a version that was released are never made anew.
+Files of a version that was released are never made anew. Those of a version to come make room for
+the real ones when it comes.
 """
 
 import shutil

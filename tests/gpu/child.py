@@ -12,15 +12,25 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Final
+
+import torch
 
 from tierd.core.errors import InvalidRequest
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
-from tierd.core.slots import SlotHeader
+from tierd.core.slots import SlotHeader, slot_stride_bytes
+from tierd.core.units import PAGE_BYTES
 from tierd_client.cuda_driver import LIBRARY, CudaDriver, CudaFault
-from tierd_client.gds import DeviceMemory, DirectReader, GdsSettings, SlotRun
+from tierd_client.cuda_sums import page_sums
+from tierd_client.cuda_verify import CopyBack, SumsOnDevice, TorchSums
+from tierd_client.device_buffers import DeviceBuffers, DeviceCopies, DeviceMemory, is_on_device
+from tierd_client.device_segments import DeviceSegmentReader
+from tierd_client.gds import DirectReader, GdsSettings, SlotRun
+from tierd_client.memory import SegmentFile
+from tierd_client.segments import SegmentReader
 
 GUARD_BYTES: Final = 4096 + 13
 """On either side of the target, so that it is not aligned, and writes beyond it show."""
@@ -84,6 +94,91 @@ def read(
         bytes_after, copies_after = _copied()
         counts = (bytes_after - bytes_before, copies_after - copies_before)
         return target.outcome(causes, counts)
+
+
+def read_each(segment: Segment, keys: Sequence[BlockKey], order: Sequence[int]) -> Outcome:
+    """Read neighbouring slots as a fetch does: part i goes to place `order[i]`.
+
+    The GPU computes the sums, or the CPU does where the stand-in's device memory is its own. Bytes
+    that came back are counted by the stand-in only. A file that does not answer is all causes.
+    """
+    descriptor = os.open(segment.path, os.O_RDONLY | os.O_DIRECT)
+    driver = CudaDriver()
+    copy_back = CopyBack(driver)
+    sums = TorchSums() if torch.cuda.is_available() else _sums_in_place
+    verify = SumsOnDevice(driver, sums, copy_back.verify_device)
+    direct = DirectReader(segment.layout, GdsSettings(mode="compat"), verify.verify_device)
+    beside = SegmentReader(segment.layout, 0)
+    reader = DeviceSegmentReader(direct, beside, 0)
+    stride = slot_stride_bytes(segment.layout)
+    file = SegmentFile(descriptor, stride, PAGE_BYTES, segment.start)
+    with _target(segment, keys) as target:
+        size = segment.layout.part_bytes
+        targets = [target.memory.address + at * size for at in order]
+        bytes_before = _copied_back()
+        try:
+            causes = reader.read(file, 0, keys, targets)
+        except OSError as error:
+            causes = [f"unanswered: {error}"] * len(keys)
+        copied_back = _copied_back() - bytes_before
+        direct.close()
+        copy_back.close()
+        os.close(descriptor)
+        return target.outcome(causes, (copied_back, 0))
+
+
+def copy_to_device(parts: Sequence[bytes], gap: int) -> Outcome:
+    """Copy parts, which lie `gap` bytes apart in pinned pages, to contiguous GPU memory."""
+    driver = CudaDriver()
+    copies = DeviceCopies(driver)
+    size = len(parts[0])
+    stride = size + gap
+    with mmap(-1, len(parts) * stride) as pages:
+        for index, part in enumerate(parts):
+            pages[index * stride : index * stride + size] = part
+        source = ctypes.c_char.from_buffer(pages)
+        address = ctypes.addressof(source)
+        assert copies.pin(0, address, len(pages))
+        assert copies.pin(0, address, len(pages))
+        with _room(size * len(parts), size) as target:
+            buffers = DeviceBuffers(target.memory, size, len(parts), copies)
+            first = buffers.copies_from(1, address + stride, stride, len(parts) - 1)
+            buffers.copy_all([*first, *buffers.copies_from(0, address, stride, 1)], None)
+            outcome = target.outcome([])
+        copies.unpin(0, address)
+        del source
+    return outcome
+
+
+def copy_past_the_end(size: int) -> str:
+    """Copy one byte more than there is room for; return what the driver says."""
+    copies = DeviceCopies(CudaDriver())
+    source = ctypes.create_string_buffer(2 * GUARD_BYTES + size + 1)
+    with _room(size, size) as target:
+        try:
+            copies.copy_all([(target.start, ctypes.addressof(source), len(source))])
+        except CudaFault as error:
+            return str(error)
+    return ""
+
+
+def buffers_one_a_block(size: int, count: int) -> list[int]:
+    """Return where blocks lie in the given buffers, from the first buffer on."""
+    copies = DeviceCopies(CudaDriver())
+    with _room(size * count, size) as target:
+        given = [target.memory.part(at * size, size) for at in range(count)]
+        assert is_on_device(given)
+        buffers = DeviceBuffers(given, size, count, copies)
+        return [buffers.address(at) - target.memory.address for at in range(count)]
+
+
+def refusal_of_buffers(given: object, size: int) -> str:
+    """Return what a caller is told who gives something else than GPU memory for one block."""
+    try:
+        DeviceBuffers(given, size, 1, DeviceCopies(CudaDriver()))
+    except InvalidRequest as error:
+        return str(error)
+    return ""
 
 
 def read_too_late(segment: Segment, keys: Sequence[BlockKey], settings: GdsSettings) -> Outcome:
@@ -240,14 +335,20 @@ class _Target:
 
 @contextmanager
 def _target(segment: Segment, keys: Sequence[BlockKey]) -> Iterator[_Target]:
-    size = len(keys) * segment.layout.part_bytes
+    size = segment.layout.part_bytes
+    with _room(len(keys) * size, size) as target:
+        yield target
+
+
+@contextmanager
+def _room(size: int, part_bytes: int) -> Iterator[_Target]:
     room = GUARD + bytes(size) + GUARD
     with CudaDriver().on_device(0):
         start = ctypes.c_uint64()
         _driver("cuMemAlloc_v2", ctypes.byref(start), ctypes.c_size_t(len(room)))
         _driver("cuMemcpyHtoD_v2", start, room, ctypes.c_size_t(len(room)))
         memory = DeviceMemory(start.value + GUARD_BYTES, size)
-        yield _Target(start.value, memory, segment.layout.part_bytes)
+        yield _Target(start.value, memory, part_bytes)
         _driver("cuMemFree_v2", start)
 
 
@@ -274,6 +375,22 @@ def _copied() -> tuple[int, int]:
     for call in calls:
         call.restype = ctypes.c_uint64
     return calls[0](), calls[1]()
+
+
+def _copied_back() -> int:
+    """Return bytes out of the stand-in's memory so far; nothing on a real driver."""
+    library = ctypes.CDLL(LIBRARY)
+    if not hasattr(library, "standin_bytes_to_host"):
+        return 0
+    library.standin_bytes_to_host.restype = ctypes.c_uint64
+    return int(library.standin_bytes_to_host())
+
+
+def _sums_in_place(memory: DeviceMemory, device: int) -> bytes:
+    """Return the sums of the stand-in's memory, by the code that a GPU runs."""
+    assert device == 0
+    array = (ctypes.c_uint8 * memory.size).from_address(memory.address)
+    return page_sums(torch.frombuffer(array, dtype=torch.uint8))
 
 
 def _descriptors() -> int:

@@ -39,7 +39,7 @@ struct allocation {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct allocation device_memory[ALLOCATIONS_MAX];
-static uint64_t bytes_to_device, copies_to_device;
+static uint64_t bytes_to_device, copies_to_device, bytes_to_host;
 static int context_object, stream_object, event_object;
 static __thread void *current_context;
 static pthread_rwlock_t gate = PTHREAD_RWLOCK_INITIALIZER;
@@ -67,17 +67,20 @@ static result copy(address target, address source, size_t size) {
     if (to.start) {
         __atomic_fetch_add(&bytes_to_device, size, __ATOMIC_SEQ_CST);
         __atomic_fetch_add(&copies_to_device, 1, __ATOMIC_SEQ_CST);
+    } else if (from.start) {
+        __atomic_fetch_add(&bytes_to_host, size, __ATOMIC_SEQ_CST);
     }
     return OK;
 }
 
-/* For the tests: what was copied to the device since the library was loaded. */
+/* For the tests: what was copied to the device, and back, since the library was loaded. */
 uint64_t standin_bytes_to_device(void) {
     return __atomic_load_n(&bytes_to_device, __ATOMIC_SEQ_CST);
 }
 uint64_t standin_copies_to_device(void) {
     return __atomic_load_n(&copies_to_device, __ATOMIC_SEQ_CST);
 }
+uint64_t standin_bytes_to_host(void) { return __atomic_load_n(&bytes_to_host, __ATOMIC_SEQ_CST); }
 
 /* For the tests: a device that stalls. One thread calls both. */
 void standin_stall(void) { pthread_rwlock_wrlock(&gate); }

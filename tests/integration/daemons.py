@@ -50,6 +50,7 @@ class Daemon:
             # A test that damages a block says itself who finds that out.
             self.settings.setdefault("tiers.disk.scrub_bytes_per_s", 0)
         self.listens: list[str] = []
+        self.options: list[str] = []
         self.start()
 
     @property
@@ -64,9 +65,8 @@ class Daemon:
     def start(self) -> None:
         """Start it on its directory, and return when it listens."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                serve_command(self.settings), stdout=subprocess.PIPE, stderr=log
-            )
+            command = [*serve_command(self.settings), *self.options]
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
         assert self._process.stdout is not None
         said = self._process.stdout.read1().decode()  # type: ignore[attr-defined]
         self.listens = [line.removeprefix("tierd listens on ") for line in said.splitlines()]

@@ -17,7 +17,9 @@ from tierd.tiers.base import SpaceSpec
 from tierd.tiers.disk import DiskTier
 from tierd.tiers.faulty import NO_FAULTS, FaultRatios, FaultyTier
 from tierd.tiers.host import HostTier
+from tierd.transfer.health import HealthLimits
 from tierd.transfer.mover import Mover, SpaceRow
+from tierd.transfer.prober import Prober
 
 HOST, DISK = 0, 1
 SPEC = SpaceSpec(opaque_layout("faulty", block_tokens=8, token_bytes=512), region_slots=8)
@@ -49,9 +51,13 @@ class Rig:
         self.index = Index()
         self.ends: dict[int, ev.MoveDone] = {}
         row = SpaceRow(SPEC.layout.fingerprint, self.space, [self.space, self.disk.space(SPEC)])
-        self.mover = Mover([row], HOST, {DISK: self.index}, 1, self._note)
+        # However much goes wrong, it is asked again: the states of a tier are not the subject.
+        patient = HealthLimits(faults_max=10**6)
+        prober = Prober([self.host, self.disk], lambda _: None, limits=patient)
+        self.mover = Mover([row], HOST, {DISK: self.index}, 1, self._note, prober, {})
 
-    def _note(self, ends: ev.MovesDone) -> None:
+    def _note(self, ends: ev.MovesDone | ev.MovesStalled) -> None:
+        assert isinstance(ends, ev.MovesDone)
         self.ends.update((end.move, end) for end in ends.done)
 
     async def move_all(self, source: int, target: int) -> dict[int, ev.MoveDone]:

@@ -147,6 +147,12 @@ class Oracle:
         self._lose(place[1], key)
         self.feed(ev.ReadFailed(self.session_of[lease], lease, index))
 
+    def stage(self, lease: int, first: int, count: int) -> None:
+        """Ask for blocks of a live lease; each is landed, failed or declined, now or later."""
+        reader = self.readers[lease]
+        reader.pending |= reader.blocks.keys() & set(range(first, first + count))
+        self.feed(ev.Stage(self.session_of[lease], lease, first, count))
+
     def end_moves(self, ends: list[tuple[int, Literal["source", "target"] | None]]) -> None:
         for number, fault in ends:
             move = self.moves.pop(number)
@@ -178,6 +184,8 @@ class Oracle:
                     self._judge_move(move)
             case ev.Landed():
                 self._judge_landed(action)
+            case ev.Urge(moves):
+                assert all(self.moves[number].target == self.entry for number in moves)
             case ev.PrepareRegion(namespace, tier, region):
                 assert (tier, namespace, region) not in self.regions | self.returning
                 self.regions.add((tier, namespace, region))
@@ -213,11 +221,10 @@ class Oracle:
                 place = (run.tier, event.namespace, slot)
                 blocks[index] = (place, event.keys[index])
                 assert (event.namespace, event.keys[index]) in self.sealed
+                self._check_holds(place, event.keys[index])
                 if run.pending:
-                    assert run.tier == self.entry
+                    assert run.tier > self.entry
                     pending.add(index)
-                else:
-                    self._check_holds(place, event.keys[index])
         assert len(blocks) == body.blocks
         if body.lease:
             assert self.clients[event.session].fences[body.fence] == body.lease
@@ -307,12 +314,18 @@ class Oracle:
         reader = self.readers.get(action.lease)
         if reader is None:
             return
-        assert reader.pending >= {*action.indices, *action.failed}
-        reader.pending -= {*action.indices, *action.failed}
-        for index in action.indices:
+        ended = [*action.indices, *action.failed, *action.declined]
+        assert len(set(ended)) == len(ended)
+        assert reader.pending >= set(ended) & reader.blocks.keys()
+        reader.pending -= set(ended)
+        for index, slot in zip(action.indices, action.slots, strict=True):
+            if index not in reader.blocks:
+                continue  # It failed before.
+            (_, namespace, _), key = reader.blocks[index]
+            reader.blocks[index] = ((self.entry, namespace, slot), key)
             self._check_holds(*reader.blocks[index])
         for index in action.failed:
-            del reader.blocks[index]
+            reader.blocks.pop(index, None)
 
     def _judge_reclaim(self, tier: int, namespace: int, region: int) -> None:
         self.regions.remove((tier, namespace, region))
@@ -347,13 +360,10 @@ class Oracle:
             assert (namespace, (tier, slot)) not in {(move.namespace, end) for end in ends}, place
 
     def _check_pending_runs(self) -> None:
-        targets = {
-            ((move.target, move.namespace, move.target_slot), move.key)
-            for move in self.moves.values()
-        }
+        coming = {move.key for move in self.moves.values() if move.target == self.entry}
         for lease, reader in self.readers.items():
             for index in reader.pending:
-                assert reader.blocks[index] in targets, ("waits for nothing", lease, index)
+                assert reader.blocks[index][1] in coming, ("waits for nothing", lease, index)
 
     def _check_waiting(self) -> None:
         for request in self._abandoned:

@@ -44,6 +44,7 @@ chains = st.builds(lambda trunk, depth: trunk[:depth], trunks, st.sampled_from([
 namespaces = st.sampled_from([0, 0, 1])
 parts = st.sampled_from([0, 0, 1])
 waits = st.sampled_from([0, 0, 3, 15])
+firsts = st.sampled_from([ev.STAGE_ALL, ev.STAGE_ALL, 0, 1, 3])
 rarely = st.sampled_from([False, False, False, True])
 faults: st.SearchStrategy[Fault] = st.sampled_from([None, None, None, "source", "target"])
 
@@ -116,6 +117,12 @@ class StoreMachine(RuleBasedStateMachine):
                 self.end_all_moves()
             assert not self.oracle.readers[fetched.lease].pending
             self.oracle.release(fetched.lease)
+
+    @precondition(lambda self: self._own(self.oracle.readers))
+    @rule(data=st.data(), first=st.integers(0, 5), count=st.integers(1, 6))
+    def stage(self, data: st.DataObject, first: int, count: int) -> None:
+        lease = data.draw(st.sampled_from(self._own(self.oracle.readers)), "lease")
+        self.oracle.stage(lease, first, count)
 
     @precondition(lambda self: self._own(self.oracle.writers))
     @rule(data=st.data())
@@ -256,7 +263,9 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> None:
         until_ns = self.oracle.now_ns + wait
         session, keys = self._session(data), chain_to(namespace, path)
-        self.oracle.ask(ev.Fetch(session, self._request(), namespace, keys, until_ns, part))
+        first = data.draw(firsts, "stage_blocks")
+        event = ev.Fetch(session, self._request(), namespace, keys, until_ns, part, first)
+        self.oracle.ask(event)
 
     def _tick(self) -> None:
         self.oracle.feed(ev.Tick())

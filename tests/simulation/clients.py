@@ -43,7 +43,7 @@ class Client:
         self._world = world
         self._rng = world.rng
         self._answers: dict[int, ev.ReplyBody] = {}
-        self._landed: dict[int, set[int]] = defaultdict(set)
+        self._landed: dict[int, dict[int, int]] = defaultdict(dict)
         self._failed: dict[int, set[int]] = defaultdict(set)
         self._sent_ns = self._heard_ns = 0
         self._listening = False
@@ -100,7 +100,8 @@ class Client:
         until_ns = self._world.now_ns + self._rng.choice([0, 0, 5, 30])
         reserve_part = self._rng.choice([None, part, part])
         request = self._world.next_request()
-        event = ev.Fetch(self.number, request, namespace, keys, until_ns, reserve_part)
+        first = self._rng.choice([ev.STAGE_ALL, ev.STAGE_ALL, 0, 1, 3])
+        event = ev.Fetch(self.number, request, namespace, keys, until_ns, reserve_part, first)
         body = yield from self._ask(request, event)
         if not isinstance(body, ev.Fetched):
             return
@@ -149,12 +150,19 @@ class Client:
         broken = False
         deadline_ns = self._world.now_ns + self._rng.choice([10, 50, 50])
         self._world.after(deadline_ns - self._world.now_ns, self._wake)
-        for index, (place, pending) in enumerate(_spread(namespace, body.runs)):
-            while pending and index not in self._landed[body.lease] | self._failed[body.lease]:
+        landed = self._landed[body.lease]
+        for index, (where, pending) in enumerate(_spread(namespace, body.runs)):
+            place = where
+            if place[0] > HOST and not pending and self._rng.random() < 0.5:
+                self._send(ev.Stage(self.number, body.lease, index, self._rng.randint(1, 3)))
+                pending = True
+            while pending and index not in landed.keys() | self._failed[body.lease]:
                 if not self.connected or self._world.now_ns >= deadline_ns:
                     break
                 yield None
-            if pending and index not in self._landed[body.lease]:
+            if index in landed:
+                place = (HOST, namespace, landed[index])
+            elif pending and index not in self._failed[body.lease]:
                 break
             yield self._rng.randint(0, 2)
             parts = self._world.mediums.verified(place, keys[index])
@@ -242,8 +250,10 @@ class Client:
         if isinstance(message, ev.Reply):
             self._answers[message.request] = message.body
         else:
-            self._landed[message.lease] |= set(message.indices)
-            self._failed[message.lease] |= set(message.failed)
+            self._landed[message.lease].update(
+                zip(message.indices, message.slots, strict=True)
+            )
+            self._failed[message.lease] |= {*message.failed, *message.declined}
         self._wake()
 
     def _ask(

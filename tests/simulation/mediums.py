@@ -39,7 +39,10 @@ class Stored:
 
 
 class Mediums:
-    """What is in each slot of each tier, whose regions are lent, and which tiers answer."""
+    """What is in each slot of each tier, whose regions are lent, and which tiers answer.
+
+    Those `offline` answer nothing, those `read_only` no writes.
+    """
 
     def __init__(self, rng: Random, mapped: Sequence[bool]) -> None:
         self._rng = rng
@@ -48,6 +51,7 @@ class Mediums:
         self.regions: dict[Place, range] = {}
         self.faults = NO_FAULTS
         self.offline: set[int] = set()
+        self.read_only: set[int] = set()
         self.spoilt = 0
 
     def prepare(self, tier: int, namespace: int, region: int, slots: int) -> None:

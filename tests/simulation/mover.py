@@ -9,10 +9,15 @@ from tierd.control import events as ev
 from tierd.core.keys import BlockKey
 
 
+STALL_NS = 20
+"""How long a move may take before nobody is to wait for it."""
+
+
 class Mover:
     """Copies bytes from medium to medium: half way through, the target holds nothing of use.
 
-    `records` are what the index of the disk says: the slot of each block, by namespace and key.
+    `stalled` is told of a tier that does not answer. Its moves end all the same, much later, when
+    their bytes go where they were to go. `records` are what the index of the disk says: the slot of each block, by namespace and key.
     """
 
     def __init__(
@@ -21,11 +26,13 @@ class Mover:
         mediums: Mediums,
         after: Callable[[int, Callable[[], None]], None],
         feed: Callable[[ev.Event], None],
+        stalled: Callable[[int], None],
     ) -> None:
         self._rng = rng
         self._mediums = mediums
         self._after = after
         self._feed = feed
+        self._stalled = stalled
         self.records: dict[tuple[int, BlockKey], int] = {}
         self._targets: set[Place] = set()
 
@@ -36,6 +43,9 @@ class Mover:
             piece = moves[first : first + self._rng.randint(1, 4)]
             first += len(piece)
             latency_ns = self._rng.choice([1, 2, 5, 15]) * (2 if piece[0].source == DISK else 1)
+            if self._rng.random() < self._mediums.faults.stalled:
+                latency_ns = self._rng.choice([50, 200])
+                self._after(STALL_NS, partial(self._give_up, piece))
             for move in piece:
                 target = _target(move)
                 assert target not in self._targets, ("two moves to a slot", move)
@@ -66,6 +76,12 @@ class Mover:
         ]
         self._after(self._rng.randint(0, latency_ns), partial(self._end, piece, found))
 
+    def _give_up(self, piece: Sequence[ev.Move]) -> None:
+        """Say of a piece that it has had no answer, unless it has."""
+        if _target(piece[0]) in self._targets:
+            self._feed(ev.MovesStalled([move.move for move in piece]))
+            self._stalled(piece[0].source if piece[0].target == HOST else piece[0].target)
+
     def _end(self, piece: Sequence[ev.Move], found: Sequence[tuple[bytes, ...] | None]) -> None:
         refused = self._is_refused(piece[0])
         done = []
@@ -85,7 +101,8 @@ class Mover:
     def _is_refused(self, move: ev.Move) -> bool:
         faults = self._mediums.faults
         refused = move.target != HOST and self._rng.random() < faults.refused + faults.full
-        return refused or bool({move.source, move.target} & self._mediums.offline)
+        read_only = move.target in self._mediums.read_only
+        return refused or read_only or bool({move.source, move.target} & self._mediums.offline)
 
 
 def _target(move: ev.Move) -> Place:

@@ -46,7 +46,7 @@ def _run(world: World) -> Outcome:
 
 def _have_accident(world: World, clients: list[Client], rng: Random) -> None:
     living = [client for client in clients if not client.gone]
-    kind = rng.randrange(6)
+    kind = rng.randrange(7)
     if kind == 0:
         world.take_offline(DISK)
     elif kind == 1:
@@ -57,6 +57,8 @@ def _have_accident(world: World, clients: list[Client], rng: Random) -> None:
         rng.choice(living).lose_stream()
     elif kind == 4:
         world.scrub()
+    elif kind == 5:
+        world.take_read_only(DISK)
 
 
 def _end(world: World, clients: list[Client]) -> None:

@@ -78,6 +78,8 @@ def random_config(rng: Random) -> StoreConfig:
         slots_per_publish_max=rng.randint(2, 6),
         write_batch_bytes=rng.randint(1, 4) * PAGE_BYTES,
         write_batches_max=rng.randint(1, 3),
+        writes_tried_max=rng.randint(1, 4),
+        write_retry_ns=rng.randint(1, 10),
     )
     tiers = (
         tier("device", rng.randint(4, 6), region_slots=2),
@@ -113,7 +115,7 @@ class World:
         self._requests = count(1)
         self._order = count()
         self._pending: list[tuple[int, int, Callable[[], None]]] = []
-        self._mover = Mover(self.rng, self.mediums, self.after, self.feed)
+        self._mover = Mover(self.rng, self.mediums, self.after, self.feed, self._note_stall)
 
     def __enter__(self) -> Self:
         return self
@@ -233,19 +235,46 @@ class World:
         self.after(self.rng.randint(0, 5), lambda: self._notice_fault(tier))
         self.after(self.rng.randint(10, 150), lambda: self._bring_back(tier))
 
+    def take_read_only(self, tier: int) -> None:
+        """Have a tier refuse all writes, which is noticed a little later, and come back in time."""
+        if tier in self.mediums.offline | self.mediums.read_only:
+            return
+        self.mediums.read_only.add(tier)
+        self.after(self.rng.randint(0, 5), lambda: self._notice_fault(tier))
+        self.after(self.rng.randint(10, 150), lambda: self._bring_back(tier))
+
+    def _note_stall(self, tier: int) -> None:
+        """Have a tier that did not answer be offline for a while, though it may answer others."""
+        if tier not in self.mediums.offline | self.mediums.read_only:
+            self.mediums.offline.add(tier)
+            self._notice_fault(tier)
+            self.after(self.rng.randint(1, 50), lambda: self._bring_back(tier))
+
     def _notice_fault(self, tier: int) -> None:
         if tier in self.mediums.offline:
             self.feed(ev.TierFaulted(tier, "EIO"))
+        elif tier in self.mediums.read_only:
+            self.feed(ev.TierReadOnly(tier, "ENOSPC"))
 
     def end_faults(self) -> None:
         """From now on nothing goes wrong, and every tier answers. What is spoilt stays so."""
         self.mediums.faults = NO_FAULTS
-        for offline in sorted(self.mediums.offline):
-            self._bring_back(offline)
+        self.mediums.read_only |= self.mediums.offline
+        self.mediums.offline.clear()
+        for tier in sorted(self.mediums.read_only):
+            self._bring_back(tier)
 
     def _bring_back(self, tier: int) -> None:
-        if tier in self.mediums.offline:
-            self.mediums.offline.remove(tier)
+        """Have a tier answer again; one that was offline may take no writes for a while yet."""
+        mediums = self.mediums
+        if tier in mediums.offline and self.rng.random() < 0.3:
+            mediums.offline.remove(tier)
+            mediums.read_only.add(tier)
+            self.feed(ev.TierReadOnly(tier, "ENOSPC"))
+            self.after(self.rng.randint(10, 150), lambda: self._bring_back(tier))
+        elif tier in mediums.offline | mediums.read_only:
+            mediums.offline.discard(tier)
+            mediums.read_only.discard(tier)
             self.recoveries += 1
             self.feed(ev.TierRecovered(tier))
 
@@ -267,6 +296,7 @@ class World:
         """When all faults and clients are gone, nothing is held, queued or on its way."""
         store = self.store
         assert all(store.moves.online), ("a tier is not used again", store.moves.online)
+        assert all(store.moves.writable), ("a tier is not used again", store.moves.writable)
         assert not self.asked, ("never answered", self.asked)
         assert not store.leases.leases, ("leases that do not end", store.leases.leases)
         assert not store.writing, ("never given up", store.writing)
@@ -282,4 +312,4 @@ class World:
                 lent = len(space.regions) * space.region_slots
                 assert not space.returning, ("never given back", namespace, number)
                 draining = any(region.draining for region in space.regions.values())
-                assert draining or held + len(space.free) == lent, ("slots lost", namespace, number)
+                assert draining or held + space.free == lent, ("slots lost", namespace, number)

@@ -24,6 +24,7 @@ from tierd.core.slots import (
     unpack_segment,
 )
 from tierd.core.units import MiB
+from tierd.index.directories import identified
 from tierd.index.lmdb_index import Index, IndexChange, IndexRecord, NamespaceRecord
 from tierd.index.lock import DirectoryLock
 from tierd.tiers.base import SlotWrite, SpaceSpec
@@ -342,6 +343,52 @@ def test_a_rebuild_that_was_interrupted_is_begun_anew(directory: Path) -> None:
     assert not (directory / "index.new").exists()
 
 
+# ---- directories that belong together
+
+
+@pytest.fixture
+async def striped(tmp_path: Path) -> list[Path]:
+    """Two directories with ten blocks, which the index knows to be its own."""
+    places = [tmp_path / "one", tmp_path / "two"]
+    writes = ten_blocks()
+    await store(places, writes)
+    record(places[0], writes)
+    index = Index(places[0] / "index", MiB)
+    index.remember_directories(identified(places))
+    index.close()
+    return places
+
+
+@pytest.mark.parametrize("options", [[], ["--repair"], ["--rebuild"]], ids=str)
+def test_a_directory_that_is_left_out_is_missed(striped: list[Path], options: list[str]) -> None:
+    """Otherwise a repair drops all records of blocks there."""
+    result = run(*options, striped[0])
+    assert result.exit_code == 2
+    assert str(striped[1]) in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("next: name it too")
+    findings(*striped, code=0)
+    assert len(records(striped[0])) == 10
+
+
+def test_a_directory_may_have_moved(striped: list[Path], tmp_path: Path) -> None:
+    moved = [path.rename(tmp_path / f"moved-{path.name}") for path in striped]
+    findings("--repair", *moved, code=0)
+    assert len(records(moved[0])) == 10
+
+
+async def test_a_strange_directory_is_refused(striped: list[Path], tmp_path: Path) -> None:
+    """Otherwise a repair removes the segments of another daemon: no record here names them."""
+    layout = opaque_layout("another", block_tokens=4, token_bytes=1500)
+    other = tmp_path / "other"
+    await store([other], [write_for(0, KEYS[0], layout.root, 1, layout)], layout)
+    result = run("--repair", *striped, other)
+    assert result.exit_code == 2
+    assert str(other) in result.stderr
+    assert len(list(other.glob("*.segment"))) == 1
+    findings("--rebuild", *striped, other, code=0)
+    findings(*striped, other, code=0)
+
+
 # ---- what is refused
 
 
@@ -357,12 +404,12 @@ def test_a_directory_that_a_daemon_has_is_refused(directory: Path) -> None:
 def test_another_format_version_is_refused(directory: Path) -> None:
     with segment(directory, 0).open("r+b") as file:
         file.seek(8)
-        file.write(bytes([2]))
-    assert other_version(memoryview(segment(directory, 0).read_bytes())) == 2
+        file.write(bytes([3]))
+    assert other_version(memoryview(segment(directory, 0).read_bytes())) == 3
     for options in ([], ["--repair"], ["--rebuild"]):
         result = run(*options, directory)
         assert result.exit_code == 2
-        assert "format version 2" in result.stderr
+        assert "format version 3" in result.stderr
 
 
 def test_input_that_cannot_be_used_is_refused(directory: Path, tmp_path: Path) -> None:

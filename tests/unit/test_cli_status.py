@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from tests.replies import busy_reply
 from tierd.cli.main import app
 from tierd.cli.views import status_view
+from tierd.core.units import GiB
 from tierd.service.status import status_json
 from tierd_proto.v1 import tierd_pb2 as pb
 from tierd_proto.v1 import tierd_pb2_grpc as stubs
@@ -83,8 +84,21 @@ def test_rates_are_not_taken_across_a_restart() -> None:
     assert drawn(restarted, busy_reply(100)) == drawn(restarted)
 
 
+def test_what_is_not_written_is_said() -> None:
+    reply = busy_reply(10)
+    disk = reply.tiers[1]
+    disk.state, disk.cause = "read-only", "no space left"
+    disk.write_bytes_per_day, disk.write_budget_bytes = 64 * GiB, -GiB
+    disk.blocks_unbudgeted, disk.blocks_given_up = 1234, 5
+    lines = drawn(reply)
+    assert "disk is read-only: no space left" in lines
+    assert "5 blocks were not written to disk: that failed too often" in lines
+    assert "disk may be written 64 GiB a day, 1 GiB owed; 1,234 blocks were not" in lines
+
+
 def test_an_idle_daemon_can_be_drawn() -> None:
-    lines = drawn(pb.StatusReply(version="0.1.0", tiers=[pb.TierStatus(name="host", online=True)]))
+    host = pb.TierStatus(name="host", online=True, state="online")
+    lines = drawn(pb.StatusReply(version="0.1.0", tiers=[host]))
     assert row(lines, "asked") == ["asked", "0", "-"]
 
 

@@ -225,7 +225,7 @@ async def test_a_segment_that_was_never_finished_is_removed(tmp_path: Path) -> N
 async def test_another_format_version_is_refused(space: DiskSpace, tmp_path: Path) -> None:
     await space.write(blocks(0))
     flip(space.segment_path(0), 9)
-    with pytest.raises(FormatMismatch, match="format version 257"):
+    with pytest.raises(FormatMismatch, match="format version 258"):
         DiskTier([tmp_path], threads=1)
 
 

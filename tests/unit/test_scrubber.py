@@ -17,6 +17,7 @@ from tierd.tiers.base import SlotRead, SlotWrite, SpaceSpec
 from tierd.tiers.disk import DiskTier
 from tierd.tiers.host import HostTier
 from tierd.transfer.mover import Mover, SpaceRow
+from tierd.transfer.prober import Prober
 from tierd.transfer.scrubber import Scrubber
 
 LAYOUT = opaque_layout("scrubbed", block_tokens=4, token_bytes=2000)
@@ -37,7 +38,8 @@ class Place:
         row = self.row = SpaceRow(LAYOUT.fingerprint, host, [host, self.space])
         self.catalog = Catalog()
         self.found: list[CopyCorrupt] = []
-        mover = Mover([row], 0, {}, 1, lambda done: None)
+        prober = Prober([], lambda event: None)
+        mover = Mover([row], 0, {}, 1, lambda done: None, prober, {})
         self.scrubber = Scrubber(self.catalog, [row], DISK, mover, self.found.append, 1024 * GiB)
 
     async def fill(self) -> None:
@@ -92,7 +94,7 @@ async def test_a_slot_that_is_given_away_during_the_read_is_no_damage(place: Pla
 
         async def read(self, reads: Sequence[SlotRead]) -> list[CorruptSlot | None]:
             if reads[0].slot == 4:
-                place.catalog.blocks[reads[0].key].slots[DISK] = None
+                place.catalog.blocks[reads[0].key].place(DISK, None)
                 await place.write(4, KEYS[0])
             return await place.space.read(reads)
 

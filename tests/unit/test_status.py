@@ -7,8 +7,8 @@ from tierd.control.store import Store
 from tierd.core.keys import chain_keys
 from tierd.core.layouts import opaque_layout
 from tierd.core.units import PAGE_BYTES
-from tierd.service.status import DaemonFacts, build_status, hit_rate, status_json
-from tierd.transfer.usage import RouteUse, Stopwatch
+from tierd.service.status import DaemonFacts, TierUse, build_status, hit_rate, status_json
+from tierd.transfer.usage import RouteUse, Stopwatch, Wear
 from tierd_policies.admission import AlwaysAdmit
 from tierd_policies.chain_lru import ChainLRU
 from tierd_policies.promotion import PromoteOnHit
@@ -34,12 +34,12 @@ def a_store() -> Store:
 def status_of(
     store: Store,
     now_ns: int = 1_000,
-    causes: dict[int, str] | None = None,
+    disk: TierUse | None = None,
     routes: dict[tuple[int, int], RouteUse] | None = None,
 ) -> pb.StatusReply:
     mediums = ("shared memory", "segments")
-    facts = DaemonFacts("0.1.0", bytes(16), 4711, 1_000, ("unix:/t",), mediums, causes or {})
-    return build_status(store, facts, (0, 77), routes or {}, now_ns)
+    facts = DaemonFacts("0.1.0", bytes(16), 4711, 1_000, ("unix:/t",), mediums)
+    return build_status(store, facts, (TierUse(), disk or TierUse()), routes or {}, now_ns)
 
 
 def fetch_and_reserve(store: Store, blocks: int) -> ev.Fetched:
@@ -121,8 +121,13 @@ def test_evicted_blocks_are_no_longer_held() -> None:
 def test_an_offline_tier_comes_with_its_cause() -> None:
     store = a_store()
     store.handle(ev.TierFaulted(DISK, "EIO"), 0)
-    disk = status_of(store, causes={DISK: "EIO"}).tiers[DISK]
-    assert (disk.online, disk.cause, disk.bytes_written) == (False, "EIO", 77)
+    use = TierUse("EIO", 3, Wear(payload_bytes=70, medium_bytes=77))
+    disk = status_of(store, disk=use).tiers[DISK]
+    assert (disk.online, disk.state, disk.cause, disk.faults) == (False, "offline", "EIO", 3)
+    assert (disk.bytes_written, disk.payload_bytes_written) == (77, 70)
+    store.handle(ev.TierReadOnly(DISK, "ENOSPC"), 0)
+    disk = status_of(store).tiers[DISK]
+    assert (disk.online, disk.state) == (True, "read-only")
 
 
 def test_routes_have_the_names_of_their_tiers() -> None:

@@ -360,12 +360,13 @@ def test_second_touch_writes_what_is_used_again() -> None:
 def test_a_fetch_from_disk_waits_for_its_move_and_another_joins_it() -> None:
     driver = on_disk_only("ab")
     first, second = driver.fetch("ab"), driver.fetch("ab")
-    assert first.runs == second.runs == (ev.Run(tier=0, slot=0, count=2, pending=True),)
+    assert first.runs == second.runs == (ev.Run(tier=1, slot=0, count=2, pending=True),)
+    assert (first.queued_bytes, second.queued_bytes) == (0, 2 * LAYOUT.block_bytes)
     assert len(driver.moves) == 2
     driver.end_moves()
     assert driver.of(ev.Landed) == [
-        ev.Landed(1, first.lease, (0, 1), ()),
-        ev.Landed(1, second.lease, (0, 1), ()),
+        ev.Landed(1, first.lease, (0, 1), (0, 1)),
+        ev.Landed(1, second.lease, (0, 1), (0, 1)),
     ]
     assert driver.tiers_of("ab") == ("host", "disk")
 
@@ -374,7 +375,7 @@ def test_a_corrupt_copy_is_told_dropped_and_counted_as_missed() -> None:
     driver = on_disk_only("ab")
     fetched = driver.fetch("ab")
     driver.end_moves("source")
-    assert driver.of(ev.Landed) == [ev.Landed(1, fetched.lease, (), (0, 1))]
+    assert driver.of(ev.Landed) == [ev.Landed(1, fetched.lease, failed=(0, 1))]
     assert [drop.keys for drop in driver.of(ev.DropRecords)] == [(b"a",), (b"ab",)]
     assert driver.fetch("ab").blocks == 0
     counts = driver.store.counts[0]
@@ -386,8 +387,35 @@ def test_a_move_that_found_its_target_broken_leaves_the_copy() -> None:
     driver = on_disk_only("a")
     fetched = driver.fetch("a")
     driver.end_moves("target")
-    assert driver.of(ev.Landed) == [ev.Landed(1, fetched.lease, (), (0,))]
+    assert driver.of(ev.Landed) == [ev.Landed(1, fetched.lease, failed=(0,))]
     assert driver.tiers_of("a") == ("disk",)
+
+
+def test_a_client_asks_for_a_prefix_in_windows_and_reads_the_rest_itself() -> None:
+    driver = on_disk_only("abcd")
+    fetched = driver.fetch("abcd", stage_blocks=1)
+    assert fetched.runs == (ev.Run(1, 0, 1, pending=True), ev.Run(1, 1, 3, pending=False))
+    driver.feed(ev.Stage(1, fetched.lease, first=0, count=2))
+    assert sorted(move.key for move in driver.moves.values()) == [b"a", b"ab"]
+    driver.end_moves()
+    assert driver.of(ev.Landed) == [ev.Landed(1, fetched.lease, (0, 1), (0, 1))]
+    driver.feed(ev.Stage(1, fetched.lease, first=1, count=1))
+    assert driver.of(ev.Landed) == [ev.Landed(1, fetched.lease, (1,), (1,))]
+    assert driver.tiers_of("abcd") == ("disk",)
+
+
+def test_staging_without_a_slot_is_declined_and_after_a_failure_fails() -> None:
+    driver = on_disk_only("ab", host=4)
+    driver.publish("wxyz")
+    driver.fetch("wxyz")
+    fetched = driver.fetch("ab", stage_blocks=0)
+    driver.feed(ev.Stage(1, fetched.lease, first=0, count=9))
+    assert driver.of(ev.Landed) == [ev.Landed(1, fetched.lease, declined=(0, 1))]
+    driver.feed(ev.ReadFailed(1, fetched.lease, 1, unanswered=True))
+    driver.feed(ev.Stage(1, fetched.lease, first=0, count=9))
+    assert driver.of(ev.Landed) == [ev.Landed(1, fetched.lease, failed=(1,), declined=(0,))]
+    assert driver.tiers_of("ab") == ("disk",)
+    assert driver.store.counts[0].corrupt_blocks == 0
 
 
 def test_without_room_in_the_entry_tier_the_client_reads_the_disk_itself() -> None:
@@ -660,10 +688,14 @@ def test_persist_does_not_wait_for_what_cannot_come() -> None:
     assert driver.ask(ev.Persist(1, 50, 0, spelled("ab"), 1000), ev.Persisted).blocks == 0
 
 
-def test_persist_is_answered_when_a_write_fails() -> None:
+def test_persist_is_answered_when_a_write_fails_for_the_last_time() -> None:
     driver = with_disk()
     driver.publish("ab")
-    driver.feed(ev.Persist(1, 50, 0, spelled("ab"), 1000))
+    driver.feed(ev.Persist(1, 50, 0, spelled("ab"), 10**12))
+    for _ in range(driver.store.config.limits.writes_tried_max - 1):
+        driver.end_moves(fault="target")
+        assert driver.answers() == []
+        driver.pass_time(10**10)
     driver.end_moves(fault="target")
     assert driver.answers() == [ev.Persisted(0)]
 
@@ -731,7 +763,7 @@ def test_of_two_records_of_one_slot_the_newer_one_is_believed() -> None:
 
 
 def test_records_beyond_a_tier_that_has_become_smaller_are_dropped() -> None:
-    driver = recovered(stored(8, "x"), stored(0, "a"), stored(4, "b"))
+    driver = recovered(stored(0, "a"), stored(4, "b"), stored(8, "x"))
     assert driver.of(ev.DropRecords) == [ev.DropRecords(0, 1, (BlockKey(b"x"),))]
     assert (driver.tiers_of("a"), driver.tiers_of("b")) == (("disk",), ("disk",))
 
@@ -825,4 +857,4 @@ def test_who_waits_for_a_block_that_is_published_anew_does_not_read_the_moves_sl
     driver.feed(ev.TierFaulted(1, "EIO"))
     driver.publish("a")
     driver.end_moves()
-    assert driver.of(ev.Landed) == [ev.Landed(1, waiting.lease, (), (0,))]
+    assert driver.of(ev.Landed) == [ev.Landed(1, waiting.lease, failed=(0,))]

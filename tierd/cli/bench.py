@@ -39,6 +39,9 @@ def bench(
     append: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Add one line of JSON a row there.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Draw the figures there.")
+    ] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Only show that each row works; figures mean nothing.")
     ] = False,
@@ -52,7 +55,7 @@ def bench(
     from tierd_bench.bench.catalogue import catalogue
     from tierd_bench.bench.sizes import FULL, SMOKE
 
-    for file in (json_file, append):
+    for file in (json_file, append, html):
         if file is not None and not file.absolute().parent.is_dir():
             refuse(f"{file}: no such directory", "create it first, or write elsewhere")
     if directory is not None and not directory.is_dir():
@@ -61,7 +64,7 @@ def bench(
     if runs is not None:
         sizes = replace(sizes, host_runs=runs, disk_runs=runs)
     measures = _choose(catalogue(sizes), only or [])
-    _show(_run(measures, sizes, directory), json_file, append)
+    _show(_run(measures, sizes, directory), json_file, append, html)
 
 
 def _choose(measures: "list[Measure]", only: list[str]) -> "list[Measure]":
@@ -89,10 +92,13 @@ def _run(measures: "list[Measure]", sizes: "Sizes", directory: Path | None) -> "
         fail(str(error), "check the path; --directory may name another disk")
 
 
-def _show(report: "BenchReport", json_file: Path | None, append: Path | None) -> None:
+def _show(
+    report: "BenchReport", json_file: Path | None, append: Path | None, html: Path | None
+) -> None:
     from tierd_bench.bench.files import append_lines
+    from tierd_bench.bench.page import render_page
     from tierd_bench.bench.table import render_table
-    from tierd_bench.replay.files import write_json
+    from tierd_bench.replay.files import write_json, write_text
 
     out.print(render_table(report))
     try:
@@ -102,6 +108,9 @@ def _show(report: "BenchReport", json_file: Path | None, append: Path | None) ->
         if append is not None:
             asyncio.run(append_lines(append, report))
             out.print(f"figures added to: {append}")
+        if html is not None:
+            asyncio.run(write_text(html, render_page(report)))
+            out.print(f"page: {html}")
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}", "free the path; the figures are above")
 

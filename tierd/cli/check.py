@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from tierd.cli.console import err, fail, out, refuse
 from tierd.cli.settings import ConfigOption, SetOption, settings
-from tierd.core.errors import DirectoryInUse, FormatMismatch, TierOffline
+from tierd.core.errors import DirectoryInUse, FormatMismatch, InvalidRequest, TierOffline
 from tierd.core.units import format_bytes
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def check(
         fail(f"{error.directory} is in use by {error.owner}", "stop the daemon, then check again")
     except FormatMismatch as error:
         refuse(f"{error.path}: {error.found}", error.remedy)
+    except InvalidRequest as error:
+        refuse(f"{error.field} are {error.value}", error.remedy)
     except TierOffline as error:
         fail(str(error), "look after the device or its permissions, then check again")
     except OSError as error:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tierd_bench.replay.driver import Progress
     from tierd_bench.replay.plan import Embedded, Plan, Replayed
     from tierd_bench.traces import Trace
-    from tierd_client.namespace import Route
+    from tierd_client.splitting import Route
 
 _INTERRUPTED = 130
 _TRACES = "Traces"

@@ -15,12 +15,20 @@ StopWithOption = Annotated[
 
 DieAtOption = Annotated[str, typer.Option("--die-at", hidden=True, help="For crash tests.")]
 
+ThrottleOption = Annotated[
+    int,
+    typer.Option(
+        "--throttle-disk", metavar="BYTES_PER_S", min=0, hidden=True, help="For benchmarks."
+    ),
+]
+
 
 def serve(
     config: ConfigOption = None,
     override: SetOption = None,
     stop_with: StopWithOption = None,
     die_at: DieAtOption = "",
+    throttle_disk: ThrottleOption = 0,
 ) -> None:
     """Run the daemon in the foreground; SIGTERM or Ctrl-C stops it cleanly."""
     effective = settings(config, override)
@@ -28,7 +36,7 @@ def serve(
     from tierd.service import daemon
 
     try:
-        daemon.run(effective, stop_with, die_at)
+        daemon.run(effective, stop_with, die_at, throttle_disk)
     except TierdError as error:
         fail(str(error), "remedy the above and start again; blocks on disk are found again")
     except OSError as error:

@@ -90,7 +90,7 @@ def _tiers(reply: pb.StatusReply, since: _Since) -> Table:
             evicted = (tier.evictions - earlier.evictions) / since.seconds
             written = (tier.bytes_written - earlier.bytes_written) / since.seconds
         table.add_row(
-            Text(tier.name, "" if tier.online else "bold red"),
+            Text(tier.name, "" if tier.state == "online" else "bold red"),
             _short(tier.medium),
             ProgressBar(total=1.0, completed=used, width=_BAR_WIDTH),
             _percent(used),
@@ -138,8 +138,22 @@ def _namespaces(reply: pb.StatusReply) -> Table:
 
 def _bad(reply: pb.StatusReply) -> Iterator[Text]:
     for tier in reply.tiers:
-        if not tier.online:
-            yield Text(f"{tier.name} is offline: {tier.cause or 'no cause given'}", "bold red")
+        if tier.state != "online":
+            cause = tier.cause or "no cause given"
+            yield Text(f"{tier.name} is {tier.state}: {cause}", "bold red")
+        if tier.blocks_given_up:
+            lost = f"{_count(tier.blocks_given_up)} blocks were not written to {tier.name}"
+            yield Text(f"{lost}: that failed too often", "bold red")
+        if tier.write_bytes_per_day:
+            yield _endurance(tier)
+
+
+def _endurance(tier: pb.TierStatus) -> Text:
+    budget = format_bytes(tier.write_bytes_per_day)
+    left = tier.write_budget_bytes
+    now = f"{format_bytes(left)} left now" if left >= 0 else f"{format_bytes(-left)} owed"
+    declined = _count(tier.blocks_unbudgeted)
+    return Text(f"{tier.name} may be written {budget} a day, {now}; {declined} blocks were not")
 
 
 def _table(texts: Iterable[str], numbers: Iterable[str]) -> Table:

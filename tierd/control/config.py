@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tierd.control.policies import Policies
+from tierd.core.units import NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,8 @@ class TierConfig:
     `header_bytes`: what the medium needs for each slot and each region besides the blocks; it
     counts towards the cap. `mapped`: clients can read its slots in place; those up to the entry
     tier are. Others are read through the entry tier, or by the client from the medium.
+    `write_bytes_per_day`: what may be written to it for no stronger reason than that it might be
+    read again; 0 is no limit.
     """
 
     name: str
@@ -19,6 +22,7 @@ class TierConfig:
     region_bytes: int
     mapped: bool
     header_bytes: int = 0
+    write_bytes_per_day: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,8 @@ class Limits:
     A session, lease or waiting fetch too many is answered with `Overloaded`; a publish gets at
     most `slots_per_publish_max` slots at once; pins beyond `pinned_ratio_max` of the entry tier
     are cut short; `write_batches_max` batches of `write_batch_bytes` are under way to a colder
-    tier, and the rest waits in its slots.
+    tier, and the rest waits in its slots. A block whose write fails is tried `writes_tried_max`
+    times in all, the first time again after `write_retry_ns`, then after twice as long each time.
     """
 
     sessions_max: int = 256
@@ -39,6 +44,8 @@ class Limits:
     pinned_ratio_max: float = 0.5
     write_batches_max: int = 2
     write_batch_bytes: int = 32 << 20
+    writes_tried_max: int = 5
+    write_retry_ns: int = 250 * NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,16 @@ Times are monotonic nanoseconds; keys are in chain order, root first; `namespace
 that `NamespaceOpened` gave.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 from tierd.core.errors import TierdError
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
 
-Route = Literal["auto", "staged", "direct"]
+STAGE_ALL: Final = 1 << 32
+"""More blocks than any fetch has."""
 
 # ---- events: from sessions
 
@@ -62,7 +63,8 @@ class Fetch:
 
     `wait_until_ns`: while the next block is being written by another, wait no longer than this.
     `reserve_part`: in the same step reserve what is missing, for that part; None: do not.
-    `route`: how blocks that are not in a mapped tier are to come.
+    `stage_blocks`: of the blocks that are in no mapped tier, how many, from the first, to bring
+    to the entry tier at once. The others are the client's to read, or to `Stage`.
     """
 
     session: int
@@ -71,7 +73,20 @@ class Fetch:
     keys: Sequence[BlockKey]
     wait_until_ns: int
     reserve_part: int | None
-    route: Route = "auto"
+    stage_blocks: int = STAGE_ALL
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Bring blocks `first` to `first + count - 1` of a lease to the entry tier.
+
+    Answered by `Landed` alone.
+    """
+
+    session: int
+    lease: int
+    first: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +134,15 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class ReadFailed:
-    """The client found the copy of block `index` of a lease to be corrupt on its own route."""
+    """The client could not read block `index` of a lease on its own route.
+
+    `unanswered`: the medium did not answer it; otherwise the copy is corrupt.
+    """
 
     session: int
     lease: int
     index: int
+    unanswered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +207,8 @@ class EndSession:
 # ---- events: from the shell
 
 
-@dataclass(frozen=True, slots=True)
-class StoredCopy:
-    """A block that the index remembers."""
+class StoredCopy(NamedTuple):
+    """A block that the index remembers. A tuple, since there may be a million."""
 
     key: BlockKey
     parent: BlockKey
@@ -199,13 +217,17 @@ class StoredCopy:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A namespace that survived a restart, with its copies in `tier`, least recent first."""
+    """A namespace that survived a restart, with its copies in `tier`, least recent first.
+
+    What a tier that has become smaller has no room for is dropped, the most recent first: they
+    hang on the others.
+    """
 
     tier: int
     name: str
     layout: LayoutSpec
     region_slots: int
-    copies: Sequence[StoredCopy]
+    copies: Iterable[StoredCopy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +241,16 @@ class MoveDone:
 @dataclass(frozen=True, slots=True)
 class MovesDone:
     done: Sequence[MoveDone]
+
+
+@dataclass(frozen=True, slots=True)
+class MovesStalled:
+    """Moves, by number, that have had no answer for so long that nobody is to wait for them.
+
+    Their slots stay theirs: each still ends in a `MoveDone`, however late.
+    """
+
+    moves: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +271,16 @@ class TierFaulted:
 
 
 @dataclass(frozen=True, slots=True)
+class TierReadOnly:
+    """A tier takes no writes, and answers reads: what it holds is served."""
+
+    tier: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class TierRecovered:
-    """A tier that faulted answers again, and holds what it held."""
+    """A tier that faulted can be read and written again, and holds what it held."""
 
     tier: int
 
@@ -265,6 +305,7 @@ Event = (
     | OpenNamespace
     | Match
     | Fetch
+    | Stage
     | Reserve
     | Seal
     | Release
@@ -278,8 +319,10 @@ Event = (
     | EndSession
     | Recovered
     | MovesDone
+    | MovesStalled
     | RegionReclaimed
     | TierFaulted
+    | TierReadOnly
     | TierRecovered
     | Touched
     | Tick
@@ -292,7 +335,8 @@ Event = (
 class Run:
     """`count` blocks of a chain, one after another in the slots of one tier.
 
-    `pending`: the bytes are on their way into these slots; `Landed` tells when they are there.
+    `pending`: they are on their way to the entry tier; `Landed` tells when they are there, and in
+    which slots.
     """
 
     tier: int
@@ -338,13 +382,17 @@ class Reserved:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A leased prefix of `blocks` blocks, in chain order; `lease` 0 if there are none."""
+    """A leased prefix of `blocks` blocks, in chain order; `lease` 0 if there are none.
+
+    `queued_bytes` were on their way to the entry tier before this request.
+    """
 
     lease: int
     fence: int
     blocks: int
     runs: tuple[Run, ...]
     reserved: Reserved | None
+    queued_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,12 +445,17 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """Tell a session that pending blocks of a lease are in their slots, or will never be."""
+    """Tell a session which blocks of a lease are in slots of the entry tier now, or will not be.
+
+    `slots` are those of `indices`. `failed` could not be read; for `declined` there was no slot.
+    """
 
     session: int
     lease: int
-    indices: tuple[int, ...]
-    failed: tuple[int, ...]
+    indices: tuple[int, ...] = ()
+    slots: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
+    declined: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +493,13 @@ class StartMoves:
 
 
 @dataclass(frozen=True, slots=True)
+class Urge:
+    """Somebody waits for these moves, by number, now: they are of class demand from now on."""
+
+    moves: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PrepareRegion:
     """A region was lent: make it ready in the background."""
 
@@ -474,7 +534,15 @@ class Defer:
 
 
 Action = (
-    Reply | Landed | SetFence | StartMoves | PrepareRegion | ReclaimRegion | DropRecords | Defer
+    Reply
+    | Landed
+    | SetFence
+    | StartMoves
+    | Urge
+    | PrepareRegion
+    | ReclaimRegion
+    | DropRecords
+    | Defer
 )
 
 

@@ -53,12 +53,17 @@ def _slots_add_up(store: Store) -> None:
                 first = number * space.region_slots
                 slots = range(first, first + space.region_slots)
                 used = sum(slot in held for slot in slots)
-                free = sum(slot in slots for slot in space.free)
+                assert not any(slot in held for slot in region.free), ("law 1: free", number)
                 assert used == region.used, ("law 1: used", namespace, tier, number, used, region)
                 keys = {(key, place) for place, key in enumerate(region.keys, first) if key}
                 assert keys == copies.get((namespace, tier, number), set()), ("law 2: keys", number)
-                if not region.draining:
-                    assert used + free == space.region_slots, ("law 1: free", used, free)
+                assert set(region.free) <= set(slots), ("law 1: free", number, region.free)
+                assert len(set(region.free)) == len(region.free), ("law 1: free", region.free)
+                has_room = bool(region.free) and not region.draining
+                assert has_room == (number in space.with_room), ("law 1: room", number)
+            staying = [region for region in space.regions.values() if not region.draining]
+            assert space.free == sum(len(region.free) for region in staying), ("law 1: free", tier)
+            assert len(space.draining) == len(space.regions) - len(staying), ("law 1: draining",)
             used = sum(region.used for region in space.regions.values())
             assert sum(held.values()) == used == space.used, ("law 1: sum", namespace, tier)
 

@@ -1,12 +1,12 @@
 """Where each block of a fetch comes from."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 from tierd.control.catalog import Block
 from tierd.control.config import StoreConfig
-from tierd.control.events import Route, Run
+from tierd.control.events import Run
 from tierd.control.moves import Moves, Waiter
 from tierd.control.room import Room
 
@@ -14,46 +14,90 @@ from tierd.control.room import Room
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`runs` in chain order; `found[i]` is the tier that serves block i; `under_way` are those
-    blocks, by index, whose bytes have yet to land."""
+    blocks, by index, that are on their way to the entry tier."""
 
     runs: tuple[Run, ...]
     found: list[int]
     under_way: list[int]
 
 
+@dataclass(slots=True)
+class Staging:
+    """What became of blocks that were asked for in the entry tier, by index in their chain."""
+
+    landed: dict[int, int] = field(default_factory=dict)
+    under_way: list[int] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
+    declined: list[int] = field(default_factory=list)
+
+
 def plan_fetch(
-    blocks: Sequence[Block], config: StoreConfig, room: Room, moves: Moves, route: Route
+    blocks: Sequence[Block], config: StoreConfig, room: Room, moves: Moves, stage_blocks: int
 ) -> Plan:
     """Choose a source for each of `blocks`, leased already, and start the moves it takes.
 
-    A block in a mapped tier is read in place. For another, a move into the entry tier is
-    started, or joined if there is one; when the entry tier has no slot left, or `route` is
-    direct, the client reads the block from the medium by itself.
+    A block in a mapped tier is read in place. Of the others the first `stage_blocks` are moved to
+    the entry tier, as far as that has slots, and moves under way are joined; the rest is left to
+    the client, who reads the medium by itself or asks for them with `stage`.
     """
     found = best_tiers(blocks, moves.online)
     slots = [block.slots[tier] for block, tier in zip(blocks, found, strict=True)]
-    tiers, pending = found, [False] * len(blocks)
+    pending = [False] * len(blocks)
     under_way = []
     # Tiers up to the entry tier are mapped; only what is colder takes more than a look.
     if max(found) > config.entry:
-        tiers = list(found)
         colder = [index for index, tier in enumerate(found) if tier > config.entry]
-        if route != "direct":
-            _start_moves(blocks, found, colder, config.entry, room, moves)
+        _start_moves(blocks, found, colder[:stage_blocks], config.entry, room, moves)
         for index in colder:
-            state = moves.by_key.get(blocks[index].key)
-            if state is not None and state.move.target == config.entry:
-                tiers[index], slots[index] = config.entry, state.move.target_slot
+            if _is_coming(blocks[index], config.entry, moves):
                 pending[index] = True
                 under_way.append(index)
     assert None not in slots, "found where there is no copy"
-    return Plan(tuple(_runs(tiers, cast(list[int], slots), pending)), found, under_way)
+    return Plan(tuple(_runs(found, cast(list[int], slots), pending)), found, under_way)
 
 
-def wait_for(plan: Plan, blocks: Sequence[Block], session: int, lease: int, moves: Moves) -> None:
-    """Have the lease told when its blocks under way have landed."""
-    for index in plan.under_way:
-        moves.by_key[blocks[index].key].waiters.append(Waiter(session, lease, index))
+def stage(
+    blocks: Sequence[Block], indices: Sequence[int], config: StoreConfig, room: Room, moves: Moves
+) -> Staging:
+    """Bring those of `blocks`, leased already, at `indices` to the entry tier."""
+    staging = Staging()
+    missing = []
+    found = [0] * len(blocks)
+    for index in indices:
+        block = blocks[index]
+        slot = block.slots[config.entry]
+        readable = [t for t, s in enumerate(block.slots) if s is not None and moves.online[t]]
+        if slot is not None:
+            staging.landed[index] = slot
+        elif not readable:
+            staging.failed.append(index)
+        elif readable[0] < config.entry:
+            staging.declined.append(index)
+        else:
+            found[index] = readable[0]
+            missing.append(index)
+    _start_moves(blocks, found, missing, config.entry, room, moves)
+    for index in missing:
+        coming = _is_coming(blocks[index], config.entry, moves)
+        (staging.under_way if coming else staging.declined).append(index)
+    return staging
+
+
+def wait_for(
+    indices: Iterable[int], blocks: Sequence[Block], session: int, lease: int, moves: Moves
+) -> None:
+    """Have the lease told, once, when its blocks under way have landed."""
+    for index in indices:
+        state = moves.by_key[blocks[index].key]
+        moves.urge(state)
+        waiter = Waiter(session, lease, index)
+        if waiter not in state.waiters:
+            state.waiters.append(waiter)
+
+
+def _is_coming(block: Block, entry: int, moves: Moves) -> bool:
+    state = moves.by_key.get(block.key)
+    return state is not None and state.move.target == entry and not state.stalled
 
 
 def best_tiers(blocks: Sequence[Block], online: Sequence[bool]) -> list[int]:

@@ -21,11 +21,11 @@ _RELAXED_MAX = 256
 class Room:
     """All slots of all tiers, and the one place that evicts.
 
-    `queued[t]` are the blocks of tier t that are to be written to tier t + 1, next first: they
-    are not evicted before that is done. `moving` are the blocks under way, and to which tier.
-    What is queued or moving is due in its target. A policy tracks the blocks that are in its
-    tier or due there, less the pinned ones: a chain then has its order before it lands, and
-    needs no look at its ancestors when it does.
+    `queued[t]` are the blocks of tier t that are to be written to tier t + 1, next first, and how
+    often that has failed: they are not evicted before it is done. `moving` are the blocks under
+    way, and to which tier. What is queued or moving is due in its target. A policy tracks the
+    blocks that are in its tier or due there, less the pinned ones: a chain then has its order
+    before it lands, and needs no look at its ancestors when it does.
 
     `apart` are slots that hold wrong bytes, which may be read in place until nobody leases the
     block.
@@ -38,7 +38,7 @@ class Room:
         self.budgets = [TierBudget(tier.bytes_max) for tier in config.tiers]
         self.spaces: list[list[SlotSpace]] = []
         self.policies: list[list[Eviction]] = []
-        self.queued: list[OrderedDict[BlockKey, None]] = [OrderedDict() for _ in config.tiers]
+        self.queued: list[OrderedDict[BlockKey, int]] = [OrderedDict() for _ in config.tiers]
         self.moving: dict[BlockKey, int] = {}
         self.apart: list[tuple[Block, int, int]] = []
         self.evicted = Counter[int]()
@@ -64,14 +64,14 @@ class Room:
     def take(self, namespace: int, tier: int, wanted: int) -> list[int]:
         """Take up to `wanted` slots, evicting what the policy gives up; fewer if it must."""
         space = self.spaces[namespace][tier]
-        while len(space.free) < wanted and self._lend(namespace, tier):
+        while space.free < wanted and self._lend(namespace, tier):
             pass
-        if len(space.free) < wanted and self._over_share(namespace, tier) < 0:
-            self._reclaim_elsewhere(namespace, tier, wanted - len(space.free))
+        if space.free < wanted and self._over_share(namespace, tier) < 0:
+            self._reclaim_elsewhere(namespace, tier, wanted - space.free)
         # More than once, since a victim in a draining region leaves no slot to take.
-        while len(space.free) < wanted:
+        while space.free < wanted:
             victims = self._victims(namespace, tier, clean_only=False)
-            if not self._evict(victims, tier, wanted - len(space.free)):
+            if not self._evict(victims, tier, wanted - space.free):
                 break
         return space.take(wanted)
 
@@ -127,7 +127,7 @@ class Room:
         """Have namespaces over their share give back the regions that they do not use."""
         for number, spaces in enumerate(self.spaces):
             space = spaces[tier]
-            unused = [n for n, region in space.regions.items() if region.used == 0]
+            unused = _unused(space)
             while unused and self._over_share(number, tier) > 0:
                 self._retire(number, tier, unused.pop())
 
@@ -145,9 +145,10 @@ class Room:
         self, namespace: int, key: BlockKey, parent: BlockKey, tier: int, slot: int
     ) -> Block:
         """Note that a taken slot holds a copy. The policy is told by the next `touch`."""
-        self.spaces[namespace][tier].fill(slot, key)
         tiers = len(self._config.tiers)
-        return self._catalog.add_copy(namespace, key, parent, tier, slot, tiers)
+        block = self._catalog.add_copy(namespace, key, parent, tier, slot, tiers)
+        self.spaces[namespace][tier].fill(slot, block.key)
+        return block
 
     def remove_copy(self, block: Block, tier: int) -> None:
         """Give up one copy of a block that nobody holds there."""
@@ -243,9 +244,7 @@ class Room:
         return self.spaces[namespace][tier].region_bytes
 
     def _over_share(self, namespace: int, tier: int) -> int:
-        space = self.spaces[namespace][tier]
-        staying = sum(not region.draining for region in space.regions.values())
-        return staying * space.region_bytes - self._share(tier)
+        return self.spaces[namespace][tier].bytes_staying - self._share(tier)
 
     def _reclaim_elsewhere(self, namespace: int, tier: int, slots: int) -> None:
         """Take back regions, until there will be enough for `slots` or for the fair share.
@@ -272,21 +271,18 @@ class Room:
         coming = 0
         for number, spaces in enumerate(self.spaces):
             space = spaces[tier]
-            draining = [n for n, region in space.regions.items() if region.draining]
-            coming += (len(draining) + len(space.returning)) * space.region_bytes
-            for region in draining:
+            coming += space.bytes_leaving
+            for region in sorted(space.draining):
                 self._empty(number, tier, region)
         return coming
 
     def _coldest_region(self, namespace: int, tier: int) -> int | None:
         space = self.spaces[namespace][tier]
-        staying = {number for number, region in space.regions.items() if not region.draining}
-        empty = [number for number in staying if space.regions[number].used == 0]
-        if empty:
-            return max(empty)
+        if unused := _unused(space):
+            return unused[-1]
         slots = (block.slots[tier] for block in self._victims(namespace, tier, clean_only=False))
         regions = (slot // space.region_slots for slot in slots if slot is not None)
-        return next((region for region in regions if region in staying), None)
+        return next((region for region in regions if region not in space.draining), None)
 
     def _empty(self, namespace: int, tier: int, region: int) -> None:
         """Evict what can be of a draining region. What is busy now goes in a later call."""
@@ -303,3 +299,8 @@ class Room:
     def _return(self, namespace: int, tier: int, region: int) -> None:
         self.spaces[namespace][tier].start_return(region)
         self._outbox.add(ReclaimRegion(namespace, tier, region))
+
+
+def _unused(space: SlotSpace) -> list[int]:
+    """Return the regions that are wholly free, and not draining, in ascending order."""
+    return sorted(n for n in space.with_room if space.regions[n].used == 0)

@@ -1,6 +1,6 @@
 """Which slots are free: budgets of tiers, regions lent to namespaces, slots within them."""
 
-from collections.abc import Iterable
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from tierd.core.keys import BlockKey
@@ -27,22 +27,30 @@ class TierBudget:
 
 @dataclass(slots=True)
 class Region:
-    """`used` counts taken slots; `keys` are the blocks in them, by place, None if there is none.
+    """`keys` are the blocks in its slots, by place, None if there is none. `free` are the slots
+    that are not taken, in the order in which they were given back.
 
     A draining region hands out no more slots, and ends when empty.
     """
 
     keys: list[BlockKey | None]
-    used: int = 0
+    free: list[int]
     draining: bool = False
+
+    @property
+    def used(self) -> int:
+        return len(self.keys) - len(self.free)
 
 
 @dataclass(slots=True)
 class SlotSpace:
     """One namespace's slots in one tier.
 
-    A slot is free (in `free`) or taken; taken ones are reserved or hold a copy, which the
-    leases, moves and the catalog know. Slot s lies in region `s // region_slots`.
+    A slot is free or taken; taken ones are reserved or hold a copy, which the leases, moves and
+    the catalog know. Slot s lies in region `s // region_slots`. `free` and `used` count slots,
+    without the free ones of draining regions. `with_room` are the regions that have free slots
+    to hand out, next last. There may be ten thousands of regions: nothing here that happens
+    often walks over all of them.
     """
 
     budget: TierBudget
@@ -50,84 +58,116 @@ class SlotSpace:
     region_slots: int
     region_bytes: int
     regions: dict[int, Region] = field(default_factory=dict)
-    free: list[int] = field(default_factory=list)
+    with_room: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    draining: set[int] = field(default_factory=set)
     returning: set[int] = field(default_factory=set)
+    free: int = 0
     used: int = 0
+    _lowest_unused: int = 0  # or below it
 
     @property
     def slots(self) -> int:
         return len(self.regions) * self.region_slots
 
+    @property
+    def bytes_staying(self) -> int:
+        """What is lent and not to be given back."""
+        return (len(self.regions) - len(self.draining)) * self.region_bytes
+
+    @property
+    def bytes_leaving(self) -> int:
+        """What is lent, and on its way back to the tier."""
+        return (len(self.draining) + len(self.returning)) * self.region_bytes
+
     def lend(self) -> int | None:
         """Borrow one more region from the tier, and return it; None if there is no room."""
         if not self.budget.lend(self.region_bytes):
             return None
-        number = next(
-            n for n in range(len(self.regions) + len(self.returning) + 1) if self._unused(n)
-        )
+        number = self._lowest_unused
+        while number in self.regions or number in self.returning:
+            number += 1
+        self._lowest_unused = number
         self.adopt(number)
         return number
 
     def adopt(self, number: int) -> None:
         """Add a region whose bytes are already counted as lent."""
         assert number not in self.regions, number
-        self.regions[number] = Region([None] * self.region_slots)
         first = number * self.region_slots
-        # The stack pops from its end: new slots go beneath the free ones, lowest popped first.
-        self.free[:0] = range(first + self.region_slots - 1, first - 1, -1)
+        # A region's last slot is popped first: the lowest, in a new one.
+        free = list(range(first + self.region_slots - 1, first - 1, -1))
+        self.regions[number] = Region([None] * self.region_slots, free)
+        self.with_room[number] = None
+        self.with_room.move_to_end(number, last=False)
+        self.free += self.region_slots
 
     def take(self, count: int) -> list[int]:
         """Take up to `count` free slots, neighbours where possible, in ascending order."""
-        taken = self.free[-count:] if count else []
-        del self.free[len(self.free) - len(taken) :]
+        taken: list[int] = []
+        while self.with_room and len(taken) < count:
+            number = next(reversed(self.with_room))
+            free = self.regions[number].free
+            at = max(0, len(free) - (count - len(taken)))
+            taken += free[at:]
+            del free[at:]
+            if not free:
+                del self.with_room[number]
+        self.free -= len(taken)
+        self.used += len(taken)
         taken.sort()
-        self._count(taken)
         return taken
 
-    def take_exactly(self, slots: set[int]) -> None:
-        """Take given free slots, as recovery does."""
-        self.free = [slot for slot in self.free if slot not in slots]
-        self._count(slots)
+    def settle(self) -> None:
+        """Count as taken, in regions that were adopted, exactly the slots that were filled."""
+        for number, region in self.regions.items():
+            first = number * self.region_slots
+            region.free = [slot for slot in region.free if region.keys[slot - first] is None]
+            if not region.free:
+                del self.with_room[number]
+        self.free = sum(len(region.free) for region in self.regions.values())
+        self.used = self.slots - self.free
 
-    def fill(self, slot: int, key: BlockKey | None) -> None:
-        """Note which block a taken slot holds, until it is given back; None: none any more."""
-        self.regions[slot // self.region_slots].keys[slot % self.region_slots] = key
+    def fill(self, slot: int, key: BlockKey | None) -> BlockKey | None:
+        """Note which block a slot holds, until it is given back; None: none any more.
+
+        Returns the block that it held before.
+        """
+        number, place = divmod(slot, self.region_slots)
+        keys = self.regions[number].keys
+        before, keys[place] = keys[place], key
+        return before
 
     def give(self, slot: int) -> int | None:
         """Take back a slot; return its region if that was draining and is empty now."""
         number, place = divmod(slot, self.region_slots)
         region = self.regions[number]
         assert region.used > 0, number
-        region.used -= 1
         region.keys[place] = None
+        region.free.append(slot)
         self.used -= 1
-        if not region.draining:
-            self.free.append(slot)
-            return None
-        return number if region.used == 0 else None
+        if region.draining:
+            return number if region.used == 0 else None
+        self.with_room[number] = None
+        self.free += 1
+        return None
 
     def drain(self, number: int) -> bool:
         """Hand out no more slots of a region; say whether it is empty already."""
         region = self.regions[number]
         region.draining = True
-        first = number * self.region_slots
-        self.free = [slot for slot in self.free if not first <= slot < first + self.region_slots]
+        self.draining.add(number)
+        self.with_room.pop(number, None)
+        self.free -= len(region.free)
         return region.used == 0
 
     def start_return(self, number: int) -> None:
         """Let go of an empty region. Its bytes stay lent until `end_return`."""
         assert self.regions[number].used == 0, number
         del self.regions[number]
+        self.draining.remove(number)
         self.returning.add(number)
 
     def end_return(self, number: int) -> None:
         self.returning.remove(number)
+        self._lowest_unused = min(self._lowest_unused, number)
         self.budget.give_back(self.region_bytes)
-
-    def _count(self, slots: Iterable[int]) -> None:
-        for slot in slots:
-            self.regions[slot // self.region_slots].used += 1
-            self.used += 1
-
-    def _unused(self, number: int) -> bool:
-        return number not in self.regions and number not in self.returning

@@ -5,19 +5,19 @@ loop, disk, network or tensor: the shell around it runs the actions and feeds th
 as events. So a whole daemon can be simulated from a seed, and nothing here needs a lock.
 """
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import groupby, islice, takewhile
 from typing import Any, Final
 
 from tierd.control import events as ev
 from tierd.control.catalog import Block, Catalog, Namespace
 from tierd.control.config import StoreConfig
 from tierd.control.leases import Lease, LeaseTable, Session, Writing
-from tierd.control.moves import Moves, MoveState
+from tierd.control.moves import Moves, MoveState, Waiter
 from tierd.control.persisting import Persisting
-from tierd.control.planner import best_tiers, plan_fetch, wait_for
+from tierd.control.planner import best_tiers, plan_fetch, stage, wait_for
 from tierd.control.room import Room
 from tierd.control.waiting import Waiting
 from tierd.core.errors import (
@@ -30,7 +30,14 @@ from tierd.core.units import NS_PER_MS
 
 _RETRY_NS = 50 * NS_PER_MS
 
-_PERSISTING: Final = {ev.Persist, ev.MovesDone, ev.TierFaulted, ev.Tick}
+_PERSISTING: Final = {
+    ev.Persist,
+    ev.MovesDone,
+    ev.MovesStalled,
+    ev.TierFaulted,
+    ev.TierReadOnly,
+    ev.Tick,
+}
 """Events after which a chain may be durable, or known not to become so."""
 
 _NOBODY: Final = 0
@@ -77,6 +84,7 @@ class Store:
             ev.OpenNamespace: self._open_namespace,
             ev.Match: self._match,
             ev.Fetch: self._fetch,
+            ev.Stage: self._stage,
             ev.Reserve: self._reserve,
             ev.Seal: self._seal,
             ev.Release: self._release,
@@ -90,8 +98,10 @@ class Store:
             ev.Recovered: self._recovered,
             ev.CopyCorrupt: self._copy_corrupt,
             ev.MovesDone: self._moves_done,
+            ev.MovesStalled: self._moves_stalled,
             ev.RegionReclaimed: self._region_reclaimed,
             ev.TierFaulted: self._tier_faulted,
+            ev.TierReadOnly: self._tier_read_only,
             ev.TierRecovered: self._tier_recovered,
             ev.Touched: self._touched,
             ev.Tick: self._tick,
@@ -101,7 +111,7 @@ class Store:
         """Take note of `event` at `now_ns`, and return what the shell must do, in order."""
         self._expire(now_ns)
         self._handlers[type(event)](event, now_ns)
-        self.moves.flush()
+        self.moves.flush(now_ns)
         if self.persisting and type(event) in _PERSISTING:
             for request, blocks in self.persisting.pop_over(now_ns):
                 self._reply(request, ev.Persisted(blocks))
@@ -114,6 +124,7 @@ class Store:
             self.waiting.next_deadline_ns(),
             self.persisting.next_deadline_ns(),
             self.leases.next_expiry_ns(),
+            self.moves.next_wakeup_ns(),
             half_sealed,
         )
         return min((time for time in times if time is not None), default=None)
@@ -188,36 +199,43 @@ class Store:
     def _recovered(self, event: ev.Recovered, now_ns: int) -> None:
         namespace = self._add_namespace(event.name, event.layout, {event.tier: event.region_slots})
         space = self.room.spaces[namespace.number][event.tier]
+        tier, tiers, catalog = event.tier, len(self.config.tiers), self.catalog
         lost = []
-        for region in sorted({copy.slot // event.region_slots for copy in event.copies}):
-            if space.budget.lend(space.region_bytes):
+        for key, parent, slot in event.copies:
+            region = slot // event.region_slots
+            if region not in space.regions and space.budget.lend(space.region_bytes):
                 space.adopt(region)
-        slots: set[int] = set()
-        # Newest first: of two records of one slot the newer one tells what is in it.
-        for copy in reversed(event.copies):
-            known = copy.slot in slots or copy.key in self.catalog.blocks
-            if known or copy.slot // event.region_slots not in space.regions:
-                lost.append(copy.key)
+            if key in catalog.blocks or region not in space.regions:
+                lost.append(key)
                 continue
-            slots.add(copy.slot)
-            self.room.add_copy(namespace.number, copy.key, copy.parent, event.tier, copy.slot)
-        space.take_exactly(slots)
-        warmest_first = self._parents_first([copy.key for copy in reversed(event.copies)])
-        self.room.policies[namespace.number][event.tier].touch(warmest_first)
+            before = space.fill(slot, key)
+            if before is not None:
+                # Of two records of one slot the newer one tells what is in it.
+                catalog.remove_copy(catalog.blocks[before], tier)
+                lost.append(before)
+            catalog.add_copy(namespace.number, key, parent, tier, slot, tiers)
+        space.settle()
+        # The catalog has them in the order in which they came.
+        newest_first = islice(reversed(catalog.blocks), catalog.held[namespace.number])
+        warmest_first = self._parents_first(newest_first)
+        self.room.policies[namespace.number][tier].touch(warmest_first)
         if lost:
-            self._outbox.add(ev.DropRecords(namespace.number, event.tier, tuple(lost)))
+            self._outbox.add(ev.DropRecords(namespace.number, tier, tuple(lost)))
 
-    def _parents_first(self, keys: Sequence[BlockKey]) -> list[BlockKey]:
-        """Return those of `keys` that are held, in order, but each after its ancestors."""
-        ordered: dict[BlockKey, None] = {}
+    def _parents_first(self, keys: Iterable[BlockKey]) -> list[BlockKey]:
+        """Return `keys`, which are held, in order, but each after its ancestors."""
+        find = self.catalog.blocks.get
+        ordered: list[BlockKey] = []
+        known: set[BlockKey] = set()
         for key in keys:
             branch = []
-            block = self.catalog.blocks.get(key)
-            while block is not None and block.key not in ordered:
+            while key not in known and (block := find(key)) is not None:
+                known.add(key)
                 branch.append(block.key)
-                block = self.catalog.blocks.get(block.parent)
-            ordered.update(dict.fromkeys(reversed(branch)))
-        return list(ordered)
+                key = block.parent
+            branch.reverse()
+            ordered += branch
+        return ordered
 
     # ---- reading
 
@@ -239,13 +257,14 @@ class Store:
         self._count_fetch(event.namespace, len(keys) - len(held))
         lease = fence = 0
         runs: tuple[ev.Run, ...] = ()
+        queued_bytes = self.moves.coming_bytes
         if held:
             granted = self._grant(
                 session, event.namespace, held, now_ns + self.config.read_lease_ns
             )
-            plan = plan_fetch(held, self.config, self.room, self.moves, event.route)
+            plan = plan_fetch(held, self.config, self.room, self.moves, event.stage_blocks)
             granted.found = plan.found
-            wait_for(plan, held, event.session, granted.number, self.moves)
+            wait_for(plan.under_way, held, event.session, granted.number, self.moves)
             if plan.under_way:
                 self.room.touch(event.namespace, held)
             self._count_hits(event.namespace, plan.found)
@@ -255,9 +274,28 @@ class Store:
             reserved = self._reserve_now(
                 session, event.namespace, keys, held, event.reserve_part, now_ns
             )
-        self._reply(event, ev.Fetched(lease, fence, len(held), runs, reserved))
+        self._reply(event, ev.Fetched(lease, fence, len(held), runs, reserved, queued_bytes))
         if held:
             self._outbox.add(ev.Defer(ev.Touched(event.namespace, keys[: len(held)])))
+
+    def _stage(self, event: ev.Stage, now_ns: int) -> None:
+        lease = self.leases.leases.get(event.lease)
+        if lease is None or lease.expired or lease.session != event.session:
+            return
+        end = min(event.first + event.count, len(lease.blocks))
+        wanted = range(max(0, event.first), min(end, len(lease.found)))
+        staging = stage(lease.blocks, wanted, self.config, self.room, self.moves)
+        # What lies behind a failed block is not promised any more.
+        staging.failed += range(max(0, event.first, len(lease.found)), end)
+        wait_for(staging.under_way, lease.blocks, event.session, lease.number, self.moves)
+        if staging.under_way:
+            self.room.touch(lease.namespace, lease.blocks[:end])
+        if staging.landed or staging.failed or staging.declined:
+            slots = tuple(staging.landed.values())
+            failed, declined = tuple(staging.failed), tuple(staging.declined)
+            indices = tuple(staging.landed)
+            told = ev.Landed(event.session, lease.number, indices, slots, failed, declined)
+            self._outbox.add(told)
 
     def _touched(self, event: ev.Touched, now_ns: int) -> None:
         """What follows from a fetch, done when its reply is on the way."""
@@ -265,7 +303,7 @@ class Store:
         for block in blocks:
             block.hits += 1
         entry = self.config.entry
-        self.moves.consider_write_back(blocks, entry)
+        self.moves.consider_write_back(blocks, entry, now_ns)
         if entry > 0:
             self._promote(event.namespace, [b for b in blocks if b.hottest() == entry])
         self.room.touch(event.namespace, blocks)
@@ -278,7 +316,7 @@ class Store:
             and block.key not in self.moves.by_key
         ]
         target = self.config.entry - 1
-        if not wanted or not self.moves.online[target]:
+        if not wanted or not self.moves.writable[target]:
             return
         slots = self.room.take(namespace, target, len(wanted))
         for block, slot in zip(wanted, slots, strict=False):
@@ -290,7 +328,8 @@ class Store:
             return
         if not 0 <= event.index < len(lease.found):
             return  # It failed before, or was never promised.
-        self._corrupt(lease.blocks[event.index], lease.found[event.index])
+        if not event.unanswered:
+            self._corrupt(lease.blocks[event.index], lease.found[event.index])
         self._cut(lease, event.index)
         self._retry((), now_ns)
 
@@ -422,7 +461,7 @@ class Store:
                 visible.append(self._publish(writing))
         namespace = lease.namespace
         self.counts[namespace].blocks_sealed += len(visible)
-        self.moves.consider_write_back(visible, self.config.entry)
+        self.moves.consider_write_back(visible, self.config.entry, now_ns)
         self.room.touch(namespace, [*lease.blocks, *visible])
         self._end_lease(lease)
         self._reply(event, ev.Sealed(sealed))
@@ -557,7 +596,8 @@ class Store:
         return block is not None and block.coldest() > self.config.entry
 
     def _is_coming(self, key: BlockKey) -> bool:
-        return self.room.is_due(key, self.config.entry + 1)
+        due = self.room.is_due(key, self.config.entry + 1)
+        return due and not self.moves.is_stalled(key)
 
     # ---- hints
 
@@ -597,19 +637,37 @@ class Store:
     # ---- ends of actions
 
     def _moves_done(self, event: ev.MovesDone, now_ns: int) -> None:
-        told: dict[tuple[int, int], tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        news: dict[Waiter, tuple[MoveState, bool]] = {}
         for done in event.done:
-            state = self.moves.finish(done)
+            state = self.moves.finish(done, now_ns)
             if done.fault == "source":
                 self._source_failed(state)
-            for waiter in state.waiters:
-                told[waiter.session, waiter.lease][not state.landed].append(waiter.index)
-        for (session, number), (indices, failed) in told.items():
-            lease = self.leases.leases.get(number)
-            if lease is not None and failed:
-                self._cut(lease, min(failed))
+            news.update({waiter: (state, done.fault == "source") for waiter in state.waiters})
+        told = sorted(news, key=lambda waiter: (waiter.session, waiter.lease))
+        for (session, number), waiters in groupby(told, lambda w: (w.session, w.lease)):
+            self._tell(session, number, {w.index: news[w] for w in waiters})
+        self._retry((), now_ns)
+
+    def _tell(self, session: int, number: int, ended: dict[int, tuple[MoveState, bool]]) -> None:
+        """Tell a lease which of its blocks have landed, and where; count those that are lost."""
+        lease = self.leases.leases.get(number)
+        lost = [index for index, (_, corrupt) in ended.items() if corrupt]
+        if lease is not None and lost:
+            self._cut(lease, min(lost))
+        if session in self.sessions:
+            landed = {i: state.move.target_slot for i, (state, _) in ended.items() if state.landed}
+            failed = tuple(index for index in ended if index not in landed)
+            slots = tuple(landed.values())
+            self._outbox.add(ev.Landed(session, number, tuple(landed), slots, failed))
+
+    def _moves_stalled(self, event: ev.MovesStalled, now_ns: int) -> None:
+        """Tell those who wait for moves without an answer that these have failed."""
+        waiters = [waiter for number in event.moves for waiter in self.moves.stall(number)]
+        waiters.sort(key=lambda waiter: (waiter.session, waiter.lease))
+        for (session, number), group in groupby(waiters, lambda w: (w.session, w.lease)):
             if session in self.sessions:
-                self._outbox.add(ev.Landed(session, number, tuple(indices), tuple(failed)))
+                failed = tuple(waiter.index for waiter in group)
+                self._outbox.add(ev.Landed(session, number, failed=failed))
         self._retry((), now_ns)
 
     def _source_failed(self, state: MoveState) -> None:
@@ -627,6 +685,10 @@ class Store:
         self.moves.go_offline(event.tier)
         self._retry((), now_ns)
 
+    def _tier_read_only(self, event: ev.TierReadOnly, now_ns: int) -> None:
+        self.moves.go_read_only(event.tier)
+        self._retry((), now_ns)
+
     def _tier_recovered(self, event: ev.TierRecovered, now_ns: int) -> None:
         """Use a tier again. What was published meanwhile is written down now."""
         self.moves.go_online(event.tier)
@@ -636,7 +698,7 @@ class Store:
                 warmest_first = reversed(list(policies[entry].victims()))
                 keys = self._parents_first(list(warmest_first))
                 blocks = [self.catalog.blocks[key] for key in keys]
-                self.moves.consider_write_back(blocks, entry)
+                self.moves.consider_write_back(blocks, entry, now_ns)
                 self.room.touch(namespace, blocks)
         self._retry((), now_ns)
 

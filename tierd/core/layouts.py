@@ -6,13 +6,14 @@ layer by layer, so that a loader can deliver the first layers before the rest ha
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from typing import Any, Final, Literal, Self
 
 from tierd.core.errors import InvalidRequest
 from tierd.core.keys import KEY_BYTES, BlockKey
-from tierd.core.units import PAGE_BYTES, GiB, round_up
+from tierd.core.units import PAGE_BYTES, GiB, KiB, round_up
 
 GroupKind = Literal["full", "sliding", "recurrent"]
 
@@ -28,6 +29,10 @@ ITEM_BYTES: Final = {
 
 SHARDS_MAX: Final = 64
 BLOCK_BYTES_MAX: Final = GiB
+
+CHUNK_BYTES_MIN: Final = 256 * KiB
+CHUNK_NUMBERS_MAX: Final = (PAGE_BYTES - 128) // 8
+"""What the header page of a slot has room for: see `Chunk`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,35 @@ class LayerGroup:
         if self.kind == "recurrent":
             return self.state_bytes
         return self.planes * block_tokens * self.kv_heads * self.head_size * item_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Neighbouring layers of a part that are read and verified together.
+
+    Units: `offset` in bytes from the start of the part. Neither it nor `bytes` need be whole
+    pages, so who reads whole pages reads those from `page_offset` on.
+    """
+
+    first_layer: int
+    layers: int
+    offset: int
+    bytes: int
+
+    @property
+    def end(self) -> int:
+        """Return where the next chunk starts in the part."""
+        return self.offset + self.bytes
+
+    @property
+    def page_offset(self) -> int:
+        """Return where the first page starts that has bytes of this chunk."""
+        return self.offset // PAGE_BYTES * PAGE_BYTES
+
+    @property
+    def page_bytes(self) -> int:
+        """Return the bytes of all pages that have bytes of this chunk."""
+        return round_up(self.end, PAGE_BYTES) - self.page_offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +120,8 @@ class LayoutSpec:
     """Bytes of a slot that holds the block, all parts one after another."""
     fingerprint: bytes = field(init=False, repr=False, compare=False)
     """The 16 bytes that two processes compare instead of the fields."""
+    chunks: tuple[Chunk, ...] = field(init=False, repr=False, compare=False)
+    """A part's layers in the order of its bytes, joined until they are worth a read each."""
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "model", self.model, "name the model")
@@ -107,7 +143,11 @@ class LayoutSpec:
     def _derive(self) -> None:
         """Work out, once, what is asked of a layout at every request."""
         item_bytes = ITEM_BYTES[self.dtype]
-        sizes = (g.layers * g.layer_bytes(self.block_tokens, item_bytes) for g in self.groups)
+        sizes = [
+            group.layer_bytes(self.block_tokens, item_bytes)
+            for group in self.groups
+            for _ in range(group.layers)
+        ]
         part_bytes = sum(sizes)
         stride = round_up(part_bytes, PAGE_BYTES)
         text = json.dumps(self.given(), sort_keys=True, separators=(",", ":")).encode()
@@ -116,6 +156,7 @@ class LayoutSpec:
         object.__setattr__(self, "part_stride_bytes", stride)
         object.__setattr__(self, "block_bytes", stride * self.shards)
         object.__setattr__(self, "fingerprint", digest)
+        object.__setattr__(self, "chunks", _chunks(sizes, self.shards))
 
     def given(self) -> dict[str, Any]:
         """Return the fields that make the layout, as plain values: `LayoutSpec.of` reads them."""
@@ -140,6 +181,28 @@ class LayoutSpec:
         return tuple(
             f"{name}: {ours!r}, not {theirs!r}" for name, ours, theirs in pairs if ours != theirs
         )
+
+
+def _chunks(layer_bytes: Sequence[int], shards: int) -> tuple[Chunk, ...]:
+    """Join layers from the first on; what is left at the end goes to the last chunk.
+
+    Each shard has a number for every chunk and one more in a slot's header, and the chunks' ends
+    are there once: so many chunks fit, and each then has at least its share of the bytes.
+    """
+    chunks_max = (CHUNK_NUMBERS_MAX - shards) // (shards + 1)
+    wanted = max(CHUNK_BYTES_MIN, -(-sum(layer_bytes) // chunks_max))
+    chunks: list[Chunk] = []
+    first = offset = size = 0
+    for layer, layer_size in enumerate(layer_bytes):
+        size += layer_size
+        if size >= wanted:
+            chunks.append(Chunk(first, layer + 1 - first, offset, size))
+            first, offset, size = layer + 1, offset + size, 0
+    if size:
+        joined = chunks.pop() if chunks else Chunk(0, 0, 0, 0)
+        layers = len(layer_bytes) - joined.first_layer
+        chunks.append(Chunk(joined.first_layer, layers, joined.offset, joined.bytes + size))
+    return tuple(chunks)
 
 
 def _given(layout: LayoutSpec) -> list[str]:

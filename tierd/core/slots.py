@@ -10,18 +10,21 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, pairwise
 from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
 from tierd.core.keys import BlockKey
-from tierd.core.layouts import SHARDS_MAX, LayoutSpec
+from tierd.core.layouts import CHUNK_NUMBERS_MAX, SHARDS_MAX, LayoutSpec
+from tierd.core.sums import fold, page_sums
 from tierd.core.units import PAGE_BYTES
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""What is written. Slots and segments of `_VERSIONS` are read, whatever is beside them."""
 
 SLOT_MAGIC: Final = b"tierdslt"
 SEGMENT_MAGIC: Final = b"tierdseg"
@@ -32,16 +35,23 @@ checksum: Final[Callable[[memoryview], int]] = xxh3_64_intdigest
 _SEAL = struct.Struct("<8sQQ")
 _SLOT = struct.Struct("<Q16s16s16sQQQ")
 _SEGMENT = struct.Struct("<Q16sQQQ")
-_SUMS = tuple(struct.Struct(f"<{shards}Q") for shards in range(SHARDS_MAX + 1))
-_SUMS_AT = 128
+_NUMBERS_AT = 128
+_CHUNKS = struct.Struct("<Q")
+_CHUNKS_AT = _SEAL.size + _SLOT.size
 _DESCRIPTION_AT = _SEAL.size + _SEGMENT.size
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{32})-(\d{6,})\.segment")
 _ZEROS = bytes(PAGE_BYTES)
+_VERSIONS: Final = (1, FORMAT_VERSION)
 
 
 @dataclass(frozen=True, slots=True)
 class SlotHeader:
-    """What a slot says about the block in it. `checksums` has one XXH3-64 a part."""
+    """What a slot says about the block in it.
+
+    `chunk_ends` says where each chunk of a part ends, in bytes from the part's start, and
+    `chunk_checksums` has, by part and chunk, its XXH3-64. `sums` has for each part what
+    `tierd.core.sums` makes of it. A slot of version 1 has one chunk a part, and no sums.
+    """
 
     fingerprint: bytes
     key: BlockKey
@@ -49,7 +59,9 @@ class SlotHeader:
     sequence: int
     part_bytes: int
     part_stride_bytes: int
-    checksums: tuple[int, ...]
+    chunk_ends: tuple[int, ...]
+    chunk_checksums: tuple[tuple[int, ...], ...]
+    sums: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +120,27 @@ def slot_offset(slot: int, region_slots: int, layout: LayoutSpec) -> int:
     return PAGE_BYTES + slot % region_slots * slot_stride_bytes(layout)
 
 
-def part_checksums(payload: memoryview, layout: LayoutSpec) -> tuple[int, ...]:
-    """Return the checksum of every part of a block; the padding after a part is not covered."""
-    size, stride = layout.part_bytes, layout.part_stride_bytes
-    return tuple(checksum(payload[at : at + size]) for at in range(0, layout.block_bytes, stride))
-
-
 def slot_header(
     layout: LayoutSpec, key: BlockKey, parent: BlockKey, sequence: int, payload: memoryview
 ) -> SlotHeader:
-    """Return the header for a block that is about to be written."""
+    """Return the header for a block that is about to be written.
+
+    The padding after a part is not covered.
+    """
     shape = _shape(layout)
-    sums = part_checksums(payload, layout)
-    return SlotHeader(shape.fingerprint, key, parent, sequence, *shape.part, sums)
+    size, stride = shape.part
+    parts = [payload[at : at + size] for at in range(0, layout.block_bytes, stride)]
+    checksums = tuple(
+        tuple(checksum(chunk) for chunk in _split(part, shape.chunk_ends)) for part in parts
+    )
+    sums = tuple(fold(page_sums(part)) for part in parts)
+    ends = shape.chunk_ends
+    return SlotHeader(shape.fingerprint, key, parent, sequence, size, stride, ends, checksums, sums)
 
 
 def pack_slot(header: SlotHeader, page: memoryview) -> None:
     """Fill the 4096 bytes of `page` with `header`."""
+    assert len(header.sums) == len(header.chunk_checksums), header
     page[:] = _ZEROS
     _SLOT.pack_into(
         page,
@@ -133,11 +149,13 @@ def pack_slot(header: SlotHeader, page: memoryview) -> None:
         header.fingerprint,
         header.key,
         header.parent,
-        len(header.checksums),
+        len(header.chunk_checksums),
         header.part_bytes,
         header.part_stride_bytes,
     )
-    _SUMS[len(header.checksums)].pack_into(page, _SUMS_AT, *header.checksums)
+    _CHUNKS.pack_into(page, _CHUNKS_AT, len(header.chunk_ends))
+    numbers = [*header.chunk_ends, *header.sums, *chain.from_iterable(header.chunk_checksums)]
+    struct.pack_into(f"<{len(numbers)}Q", page, _NUMBERS_AT, *numbers)
     _seal(page, SLOT_MAGIC)
 
 
@@ -149,8 +167,11 @@ def unpack_slot(page: memoryview) -> SlotHeader | str:
     sequence, fingerprint, key, parent, shards, size, stride = _SLOT.unpack_from(page, _SEAL.size)
     if shards > SHARDS_MAX:
         return f"the slot header claims {shards} shards"
-    sums = _SUMS[shards].unpack_from(page, _SUMS_AT)
-    return SlotHeader(fingerprint, BlockKey(key), BlockKey(parent), sequence, size, stride, sums)
+    numbers = _unpack_numbers(page, shards, size)
+    if isinstance(numbers, str):
+        return numbers
+    key, parent = BlockKey(key), BlockKey(parent)
+    return SlotHeader(fingerprint, key, parent, sequence, size, stride, *numbers)
 
 
 def pack_segment(header: SegmentHeader, page: memoryview) -> None:
@@ -186,7 +207,7 @@ def other_version(page: memoryview) -> int | None:
     if len(page) < _SEAL.size:
         return None
     magic, version, _ = _SEAL.unpack_from(page)
-    return version if magic == SEGMENT_MAGIC and version != FORMAT_VERSION else None
+    return version if magic == SEGMENT_MAGIC and version not in _VERSIONS else None
 
 
 def check_header(page: memoryview, expected_key: BlockKey, layout: LayoutSpec) -> SlotHeader | str:
@@ -200,18 +221,48 @@ def check_header(page: memoryview, expected_key: BlockKey, layout: LayoutSpec) -
     if header.key != expected_key:
         return f"block {header.key.hex()} is in the slot, not {expected_key.hex()}"
     part = (header.part_bytes, header.part_stride_bytes)
-    if len(header.checksums) != layout.shards or part != shape.part:
-        return f"the slot has {len(header.checksums)} parts of {part[0]} bytes every {part[1]}"
+    shards = len(header.chunk_checksums)
+    if shards != layout.shards or part != shape.part:
+        return f"the slot has {shards} parts of {part[0]} bytes every {part[1]}"
     return header
 
 
 def check_part(header: SlotHeader, shard: int, part: memoryview) -> str | None:
     """Return why the `part_bytes` of `part` are not those of the shard, or None if they are."""
     assert len(part) == header.part_bytes, (len(part), header.part_bytes)
-    stored, found = header.checksums[shard], checksum(part)
+    faults = (
+        check_chunk(header, shard, index, chunk)
+        for index, chunk in enumerate(_split(part, header.chunk_ends))
+    )
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def check_chunk(header: SlotHeader, shard: int, index: int, chunk: memoryview) -> str | None:
+    """Return why the bytes of `chunk` are not those of the shard's, or None if they are.
+
+    The chunks are those of `header.chunk_ends`, and they are the layout's chunks unless the
+    slot is of version 1, or written when layouts were cut otherwise: see `has_chunks`.
+    """
+    stored, found = header.chunk_checksums[shard][index], checksum(chunk)
     if stored != found:
         return f"part {shard} has checksum {found:#018x}, its header says {stored:#018x}"
     return None
+
+
+def check_sums(header: SlotHeader, shard: int, sums: bytes) -> str | None:
+    """Return why these `page_sums` are not those of a shard's part, or None if they are.
+
+    The header has to have sums.
+    """
+    stored, found = header.sums[shard], fold(sums)
+    if stored != found:
+        return f"part {shard} has sum {found:#018x}, its header says {stored:#018x}"
+    return None
+
+
+def has_chunks(header: SlotHeader, layout: LayoutSpec) -> bool:
+    """Say whether the layout's chunks can be checked one by one, or only the whole part."""
+    return header.chunk_ends == _shape(layout).chunk_ends
 
 
 def verify(
@@ -234,12 +285,38 @@ def verify(
 class _Shape:
     fingerprint: bytes
     part: tuple[int, int]
+    chunk_ends: tuple[int, ...]
 
 
 @lru_cache(maxsize=256)
 def _shape(layout: LayoutSpec) -> _Shape:
     """Cached because a fingerprint costs as much as the checksum of half a megabyte."""
-    return _Shape(layout.fingerprint, (layout.part_bytes, layout.part_stride_bytes))
+    part = (layout.part_bytes, layout.part_stride_bytes)
+    return _Shape(layout.fingerprint, part, tuple(chunk.end for chunk in layout.chunks))
+
+
+def _split(part: memoryview, ends: Sequence[int]) -> Iterator[memoryview]:
+    return (part[start:end] for start, end in pairwise((0, *ends)))
+
+
+_Numbers = tuple[tuple[int, ...], tuple[tuple[int, ...], ...], tuple[int, ...]]
+
+
+def _unpack_numbers(page: memoryview, shards: int, part_bytes: int) -> _Numbers | str:
+    """Return where chunks end, their checksums and the parts' sums, or what is wrong with them."""
+    _, version, _ = _SEAL.unpack_from(page)
+    if version == 1:
+        found = struct.unpack_from(f"<{shards}Q", page, _NUMBERS_AT)
+        return (part_bytes,), tuple((each,) for each in found), ()
+    [chunks] = _CHUNKS.unpack_from(page, _CHUNKS_AT)
+    count = chunks + shards + shards * chunks
+    if count > CHUNK_NUMBERS_MAX:
+        return f"the slot header claims {chunks} chunks of {shards} shards"
+    numbers = struct.unpack_from(f"<{count}Q", page, _NUMBERS_AT)
+    ends, sums, rest = numbers[:chunks], numbers[chunks : chunks + shards], chunks + shards
+    if ends[-1:] != (part_bytes,) or any(end <= start for start, end in pairwise((0, *ends))):
+        return f"the slot header claims chunks that end at {ends}"
+    return ends, tuple(numbers[at : at + chunks] for at in range(rest, count, chunks)), sums
 
 
 def _seal(page: memoryview, magic: bytes) -> None:
@@ -253,7 +330,7 @@ def _page_fault(page: memoryview, magic: bytes, what: str) -> str | None:
     found_magic, version, stored = _SEAL.unpack_from(page)
     if found_magic != magic:
         return f"there is no {what} header"
-    if version != FORMAT_VERSION:
+    if version not in _VERSIONS:
         return f"the {what} header is of format version {version}, not {FORMAT_VERSION}"
     found = checksum(page[_SEAL.size :])
     if found != stored:

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,8 +33,12 @@ _KEYS = np.dtype([("fingerprint", "V16"), ("key", "V16")])
 
 DATA_NAME: Final = "data.mdb"
 
+_AT_ONCE: Final = 8192
+"""Records that are Python objects at one time while a namespace is read."""
+
 _FORMAT = b"format"
 _SEQUENCE_MAX = b"sequence_max"
+_DIRECTORIES = b"directories"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +132,17 @@ class Index:
 
     def load(self, fingerprint: bytes) -> Iterator[IndexRecord]:
         """Return the records of a namespace, oldest first, as they are now."""
-        keys, values = self._dump(fingerprint)
-        order = np.argsort(values["sequence"], kind="stable")
-        columns = (
-            keys["key"][order].tolist(),
-            values["parent"][order].tolist(),
-            values["slot"][order].tolist(),
-            values["sequence"][order].tolist(),
-        )
-        return map(IndexRecord, *columns)
+        keys, values = self._oldest_first(fingerprint)
+        columns = (keys["key"], values["parent"], values["slot"], values["sequence"])
+        return starmap(IndexRecord, _rows(columns))
+
+    def copies(self, fingerprint: bytes) -> Iterator[tuple[BlockKey, BlockKey, int]]:
+        """Return key, parent and slot of a namespace's records, oldest first, as they are now.
+
+        That is `load` for a million of them: with fewer objects, which soon are free again.
+        """
+        keys, values = self._oldest_first(fingerprint)
+        return _rows((keys["key"], values["parent"], values["slot"]))
 
     def commit(self, changes: Sequence[IndexChange]) -> None:
         """Apply all of `changes`, in order, or none; on return they are durable."""
@@ -155,6 +162,23 @@ class Index:
         """Return the largest sequence number that was ever committed, 0 in a new index."""
         with self._faults(), self._env.begin(db=self._meta) as txn:
             return _u64(txn.get(_SEQUENCE_MAX))
+
+    def directories(self) -> dict[str, str]:
+        """Return the identities of the directories with its segments, and the path of each.
+
+        Empty in an index of a tierd that did not remember them.
+        """
+        with self._faults(), self._env.begin(db=self._meta) as txn:
+            packed = txn.get(_DIRECTORIES)
+        try:
+            return dict(json.loads(packed)) if packed else {}
+        except (ValueError, TypeError) as error:
+            raise self._damaged("directories that do not read") from error
+
+    def remember_directories(self, known: dict[str, str]) -> None:
+        """Remember which directories have its segments, durably, in place of those before."""
+        with self._faults(), self._env.begin(db=self._meta, write=True) as txn:
+            txn.put(_DIRECTORIES, json.dumps(known).encode())
 
     def close(self) -> None:
         """Give back the files and the mapping. Safe to call twice."""
@@ -180,23 +204,29 @@ class Index:
         if packed != _U64.pack(FORMAT_VERSION):
             raise self._mismatch(f"format version {int.from_bytes(packed, 'little')}")
 
+    def _oldest_first(self, fingerprint: bytes) -> tuple[Any, Any]:
+        keys, values = self._dump(fingerprint)
+        order = np.argsort(values["sequence"], kind="stable")
+        return keys[order], values[order]
+
     def _dump(self, fingerprint: bytes) -> tuple[Any, Any]:
         """Return all keys and all values of a namespace as arrays.
 
         A loop over records costs seconds for a million of them. Joining them first leaves
         the loops to libraries.
         """
+        keys, values = bytearray(), bytearray()
         with self._faults(), self._env.begin(db=self._blocks) as txn:
             cursor = txn.cursor()
-            keys, values = [], []
-            if cursor.set_range(fingerprint):
-                for key, value in cursor.iternext():
-                    if not key.startswith(fingerprint):
-                        break
-                    keys.append(key)
-                    values.append(value)
+            records = iter(cursor) if cursor.set_range(fingerprint) else iter(())
+            while piece := list(islice(records, _AT_ONCE)):
+                if not piece[-1][0].startswith(fingerprint):
+                    piece = [pair for pair in piece if pair[0].startswith(fingerprint)]
+                    records = iter(())
+                for column, joined in zip(zip(*piece, strict=True), (keys, values), strict=False):
+                    joined += b"".join(column)
         try:
-            return np.frombuffer(b"".join(keys), _KEYS), np.frombuffer(b"".join(values), _VALUES)
+            return np.frombuffer(keys, _KEYS), np.frombuffer(values, _VALUES)
         except ValueError as error:
             raise self._damaged("records of another size") from error
 
@@ -234,3 +264,11 @@ class Index:
 
 def _u64(packed: bytes | None) -> int:
     return 0 if packed is None else int.from_bytes(packed, "little")
+
+
+def _rows(columns: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of equally long arrays as Python's own values."""
+    for first in range(0, len(columns[0]), _AT_ONCE):
+        yield from zip(
+            *(column[first : first + _AT_ONCE].tolist() for column in columns), strict=True
+        )

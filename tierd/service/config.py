@@ -176,12 +176,29 @@ class DiskTier(Section):
         description="Bytes a second read in the background to find damaged blocks before a client "
         "does; 0 is off. 8MiB goes through 4 TiB in six days, and is no load for NVMe.",
     )
+    write_bytes_per_day: Size = Field(
+        default=ByteSize(0),
+        description="Bytes a day written for no stronger reason than that they may be read again; "
+        "what is to be durable counts, and is always written. 0 is no limit. An NVMe device rated "
+        "for one drive write a day takes its own size.",
+    )
+    stall_s: Seconds = Field(
+        default=5.0,
+        description="Seconds after which a read or write without an answer is given up, and the "
+        "tier taken to be offline until it answers a probe. 5 is far above any healthy device, "
+        "and below the patience of whoever waits.",
+    )
     admission: Literal["always", "second_touch"] = Field(
         default="always",
         description='Which blocks are written: "always", or "second_touch" for those used twice. '
         '"always" suits agents, who come back; "second_touch" spares the device under API '
         "traffic, of which little is ever read again.",
     )
+
+    @property
+    def stall_ns(self) -> int:
+        """Return `stall_s` in nanoseconds."""
+        return int(self.stall_s * NS_PER_S)
 
     @model_validator(mode="after")
     def _has_a_place_and_a_size(self) -> Self:

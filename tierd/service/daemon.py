@@ -5,6 +5,8 @@ locks, tiers, recovery, listening, and on SIGTERM the way back.
 """
 
 import asyncio
+import ctypes
+import gc
 import logging
 import os
 import signal
@@ -13,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
+from itertools import starmap
 from pathlib import Path
 from secrets import token_bytes
 from time import monotonic_ns
@@ -30,20 +33,24 @@ from tierd.control.store import Store
 from tierd.core.addresses import DESCRIPTOR_SUFFIX
 from tierd.core.errors import DirectoryInUse
 from tierd.core.layouts import LayoutSpec
-from tierd.core.units import PAGE_BYTES, MiB
+from tierd.core.units import NS_PER_S, PAGE_BYTES, MiB
+from tierd.index.directories import identified, missing
 from tierd.index.lmdb_index import Index, NamespaceRecord
 from tierd.index.lock import DirectoryLock
 from tierd.service.config import Config
 from tierd.service.descriptors import DescriptorSocket
+from tierd.service.disk_space import look_for_room
 from tierd.service.http import serve_http
 from tierd.service.sessions import Sessions
 from tierd.service.shell import Shell
-from tierd.service.status import DaemonFacts, build_status
+from tierd.service.status import DaemonFacts, TierUse, build_status
 from tierd.tiers.base import Tier
 from tierd.tiers.device import CudaDeviceTier, EmulatedDeviceTier, cuda_is_present, page_lock
 from tierd.tiers.disk import DiskTier
 from tierd.tiers.host import HostTier
+from tierd.tiers.throttled import ThrottledTier
 from tierd.transfer.mover import Mover
+from tierd.transfer.prober import Prober
 from tierd.transfer.scrubber import Scrubber
 from tierd_policies.admission import AlwaysAdmit, SecondTouch
 from tierd_policies.chain_lru import ChainLRU
@@ -73,10 +80,13 @@ _ADMISSION: Final = {"always": AlwaysAdmit, "second_touch": SecondTouch}
 log = logging.getLogger("tierd.daemon")
 
 
-def run(config: Config, stop_with: int | None = None, die_at: str = "") -> None:
+def run(
+    config: Config, stop_with: int | None = None, die_at: str = "", disk_bytes_per_s: int = 0
+) -> None:
     """Run a daemon until SIGTERM or SIGINT, or until the process `stop_with` has ended.
 
     `die_at` is for crash tests: "synced:3" kills the process when the third batch was synced.
+    `disk_bytes_per_s` is for benchmarks: the disk reads no faster than that, 0 for as it can.
 
     Raises:
         DirectoryInUse: another daemon has one of the directories, or the socket.
@@ -87,10 +97,10 @@ def run(config: Config, stop_with: int | None = None, die_at: str = "") -> None:
     logging.basicConfig(
         level=config.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    asyncio.run(_serve(config, stop_with, die_at))
+    asyncio.run(_serve(Daemon(config, _death(die_at), disk_bytes_per_s), stop_with))
 
 
-async def _serve(config: Config, stop_with: int | None, die_at: str) -> None:
+async def _serve(daemon: "Daemon", stop_with: int | None) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     bugs: list[BaseException] = []
@@ -106,7 +116,6 @@ async def _serve(config: Config, stop_with: int | None, die_at: str) -> None:
         loop.add_signal_handler(number, stop.set)
     if stop_with is not None:
         loop.add_reader(os.pidfd_open(stop_with), stop.set)
-    daemon = Daemon(config, _death(die_at))
     try:
         await daemon.start()
         sys.stdout.write("".join(f"tierd listens on {where}\n" for where in daemon.listens))
@@ -121,9 +130,12 @@ async def _serve(config: Config, stop_with: int | None, die_at: str) -> None:
 class Daemon:
     """One daemon: `start` it, and `stop` it, once each."""
 
-    def __init__(self, config: Config, at_point: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: Config, at_point: Callable[[str], None], disk_bytes_per_s: int
+    ) -> None:
         self._config = config
         self._at_point = at_point
+        self._disk_bytes_per_s = disk_bytes_per_s
         self._stack = AsyncExitStack()
         self._started_ns = monotonic_ns()
         self._boot = token_bytes(16)
@@ -138,6 +150,8 @@ class Daemon:
         config = self._config
         for directory in config.tiers.disk.directories if config.tiers.disk.bytes else ():
             self._stack.callback(DirectoryLock(directory).release)
+        if config.tiers.disk.bytes:
+            look_for_room(config.tiers.disk.directories, config.tiers.disk.bytes)
         names, tiers = self._build_tiers()
         for tier in tiers:
             self._stack.push_async_callback(tier.aclose)
@@ -149,12 +163,19 @@ class Daemon:
             directory = config.tiers.disk.directories[0] / "index"
             self._index = Index(directory, max(_INDEX_BYTES_MIN, config.tiers.disk.bytes // 64))
             self._stack.callback(self._index.close)
+            _remember_directories(self._index, config.tiers.disk.directories)
+        stall_ns = config.tiers.disk.stall_ns
+        prober = self._prober = Prober(tiers, self.shell.feed, stall_ns)
+        self._stack.callback(prober.close)
+        header_bytes = dict(enumerate(tier.header_bytes for tier in self.store.config.tiers))
         self.mover = self.shell.mover = Mover(
             self.shell.rows,
             self.store.config.entry,
             {disk: self._index} if disk is not None and self._index is not None else {},
             self._index.sequence_max() + 1 if self._index else 1,
             self.shell.feed,
+            prober,
+            header_bytes,
             self._at_point,
         )
         await self._recover()
@@ -206,7 +227,9 @@ class Daemon:
         if tiers.disk.bytes:
             names.append("disk")
             threads = -(-tiers.disk.io_threads // len(tiers.disk.directories))
-            built.append(DiskTier(tiers.disk.directories, threads))
+            disk = DiskTier(tiers.disk.directories, threads)
+            rate = self._disk_bytes_per_s
+            built.append(ThrottledTier(disk, rate) if rate else disk)
         return names, built
 
     def _remember(self, name: str, layout: LayoutSpec, region_slots: Sequence[int]) -> None:
@@ -219,11 +242,13 @@ class Daemon:
         """Tell the store what the index remembers, and free the segments it does not."""
         if self._index is None or self._disk is None:
             return
+        # Millions of objects are made here, none of them garbage: looking for that among them,
+        # now or later, would take seconds.
+        gc.disable()
         for record in self._index.namespaces():
             fingerprint = record.layout.fingerprint
             self._remembered.add(fingerprint)
-            found = self._index.load(fingerprint)
-            copies = [ev.StoredCopy(r.key, r.parent, r.slot) for r in found]
+            copies = starmap(ev.StoredCopy, self._index.copies(fingerprint))
             event = ev.Recovered(
                 self._disk, record.name, record.layout, record.region_slots, copies
             )
@@ -232,7 +257,11 @@ class Daemon:
             space: Any = self.shell.space(number, self._disk)
             for region in space.regions() - set(self.store.room.spaces[number][self._disk].regions):
                 await space.reclaim(region)
-            log.info("namespace %s: %d blocks found on disk", record.name, len(copies))
+            held = self.store.catalog.held[number]
+            log.info("namespace %s: %d blocks found on disk", record.name, held)
+        gc.freeze()
+        gc.enable()
+        _trim_memory()
 
     async def _listen(self, mediums: list[str]) -> None:
         config = self._config
@@ -250,7 +279,6 @@ class Daemon:
             started_ns=self._started_ns,
             listens=(),
             mediums=tuple(mediums),
-            causes=self.mover.causes,
         )
         status = self._status_of(facts)
         sessions = Sessions(self.shell, config.limits, infos, self._boot, status)
@@ -283,11 +311,11 @@ class Daemon:
     def _status_of(self, facts: DaemonFacts) -> Callable[[], pb.StatusReply]:
         def status() -> pb.StatusReply:
             routes = self.mover.routes
-            written = [
-                sum(use.bytes for (_, target), use in routes.items() if target == tier)
+            uses = [
+                TierUse(self._prober.cause(tier), self._prober.faults(tier), self.mover.wear[tier])
                 for tier in range(len(self.store.config.tiers))
             ]
-            reply = build_status(self.store, facts, written, routes, monotonic_ns())
+            reply = build_status(self.store, facts, uses, routes, monotonic_ns())
             reply.listens[:] = self.listens
             if self._scrubber is not None and self._disk is not None:
                 reply.tiers[self._disk].bytes_scrubbed = self._scrubber.bytes_read
@@ -309,7 +337,11 @@ class Daemon:
             self.shell.feed(ev.Tick())
             waiting = self._unwritten()
             await self.mover.idle()
-            if not waiting or self._unwritten() == waiting:
+            resting_ns = self.store.moves.next_wakeup_ns()
+            if resting_ns is not None:
+                # A write has failed, and is to be tried again, so often and no more.
+                await asyncio.sleep((resting_ns - monotonic_ns()) / NS_PER_S)
+            elif not waiting or self._unwritten() == waiting:
                 break
         await self.mover.flush_records()
 
@@ -332,6 +364,15 @@ def _death(die_at: str) -> Callable[[str], None]:
     return at_point
 
 
+def _remember_directories(index: Index, directories: Sequence[Path]) -> None:
+    """Have the index know where its segments are, so that nobody judges it by a part of them."""
+    known, own = index.directories(), identified(directories)
+    for path in missing(known, directories):
+        log.warning("%s is left out now: what is there is not served", path)
+    if own != known:
+        index.remember_directories(own)
+
+
 def _store_config(config: Config, names: list[str]) -> control.StoreConfig:
     bytes_max = {
         "device": config.tiers.device.bytes,
@@ -348,6 +389,7 @@ def _store_config(config: Config, names: list[str]) -> control.StoreConfig:
                 config.tiers.region_bytes,
                 mapped=index <= entry,
                 header_bytes=_HEADER_BYTES.get(name, 0),
+                write_bytes_per_day=config.tiers.disk.write_bytes_per_day if name == "disk" else 0,
             )
             for index, name in enumerate(names)
         ),
@@ -368,6 +410,13 @@ def _store_config(config: Config, names: list[str]) -> control.StoreConfig:
         used_ratio_high=config.tiers.host.watermark_high_ratio,
         used_ratio_low=config.tiers.host.watermark_low_ratio,
     )
+
+
+def _trim_memory() -> None:
+    """Give free memory back to the kernel, where the C library can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -121,8 +121,20 @@ _TIER: tuple[_Metric[pb.TierStatus], ...] = (
     _Metric(
         GaugeMetricFamily,
         "tierd_tier_online",
-        "1 while the tier answers, 0 when it does not.",
+        "1 while the tier can be read, 0 when it does not answer.",
         lambda tier: int(tier.online),
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "tierd_tier_writable",
+        "1 while the tier can be written, 0 when it is read-only or offline.",
+        lambda tier: int(tier.state == "online"),
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "tierd_tier_faults",
+        "How often the medium refused a read or a write, or did not answer it.",
+        lambda tier: tier.faults,
     ),
     _Metric(
         GaugeMetricFamily,
@@ -163,8 +175,39 @@ _TIER: tuple[_Metric[pb.TierStatus], ...] = (
     _Metric(
         CounterMetricFamily,
         "tierd_tier_written_bytes",
-        "Bytes written to the medium of the tier.",
+        "Bytes written to the medium of the tier: headers, padding and index with the blocks.",
         lambda tier: tier.bytes_written,
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "tierd_tier_payload_written_bytes",
+        "Bytes of blocks written to the tier. tierd_tier_written_bytes_total over this is the "
+        "write amplification.",
+        lambda tier: tier.payload_bytes_written,
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "tierd_tier_write_budget_bytes_per_day",
+        "What may be written to the tier in a day unless it must be; 0 is no limit.",
+        lambda tier: tier.write_bytes_per_day,
+    ),
+    _Metric(
+        GaugeMetricFamily,
+        "tierd_tier_write_budget_left_bytes",
+        "What may be written to the tier now; below 0 what was written beyond that.",
+        lambda tier: tier.write_budget_bytes,
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "tierd_tier_blocks_unbudgeted",
+        "Blocks not written to the tier because its write budget was spent.",
+        lambda tier: tier.blocks_unbudgeted,
+    ),
+    _Metric(
+        CounterMetricFamily,
+        "tierd_tier_blocks_given_up",
+        "Blocks not written to the tier because that failed too often.",
+        lambda tier: tier.blocks_given_up,
     ),
     _Metric(
         CounterMetricFamily,

@@ -24,6 +24,7 @@ from tierd.control import events as ev
 from tierd.control.leases import Lease
 from tierd.core.errors import InvalidRequest, Overloaded, TierdError
 from tierd.core.layouts import LayoutSpec
+from tierd.core.slots import slot_stride_bytes
 from tierd.core.units import NS_PER_MS, MiB
 from tierd.service.config import Limits
 from tierd.service.descriptors import DescriptorSocket, Handed, Owner
@@ -246,9 +247,12 @@ class Sessions(TierdServicer):
             return None
         tier, slot = copies[0]
         mover = self._shell.mover
-        if await mover.read_into(lease.namespace, tier, slot, block.key, scratch):
+        fault = await mover.read_into(lease.namespace, tier, slot, block.key, scratch)
+        if fault is None:
             return scratch
-        self._shell.feed(ev.ReadFailed(lease.session, lease.number, index))
+        # Without an answer the tier may still write to `scratch`: nothing more is read into it.
+        unanswered = fault == "target"
+        self._shell.feed(ev.ReadFailed(lease.session, lease.number, index, unanswered))
         return None
 
     async def Write(self, request_iterator: Any, context: Any) -> pb.WriteReply:
@@ -325,7 +329,7 @@ def _hand_segment(space: Any, region: int) -> Handed:
     if not hasattr(space, "open_segment") or region not in space.regions():
         return _refused(f"no segment {region} in this tier")
     first = space.slot_offset(region * space.spec.region_slots)
-    stride = space.slot_offset(region * space.spec.region_slots + 1) - first
+    stride = slot_stride_bytes(space.spec.layout)
     header = stride - space.spec.layout.block_bytes
     reply = pb.DescriptorReply(slot_stride=stride, slot_header=header, first_slot=first)
     return Handed(reply, space.open_segment(region), close=True)

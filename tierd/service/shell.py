@@ -66,6 +66,7 @@ class Shell:
             ev.Landed: self._landed,
             ev.SetFence: self._set_fence,
             ev.StartMoves: lambda action: self.mover.start(action),
+            ev.Urge: lambda action: self.mover.urge(action),
             ev.DropRecords: lambda action: self.mover.drop_records(action),
             ev.PrepareRegion: self._prepare_region,
             ev.ReclaimRegion: self._reclaim_region,

@@ -4,14 +4,15 @@ Cheap enough for every second, whatever is held: it walks tiers, namespaces and 
 blocks. Showing the reply is left to `metrics`, `http` and the command line.
 """
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
 
+from tierd.control.moves import Moves
 from tierd.control.store import Store
-from tierd.transfer.usage import RouteUse
+from tierd.transfer.usage import RouteUse, Wear
 from tierd_proto.v1 import tierd_pb2 as pb
 
 
@@ -19,8 +20,7 @@ from tierd_proto.v1 import tierd_pb2 as pb
 class DaemonFacts:
     """What the store does not know about its daemon.
 
-    `boot`: 16 random bytes of this run. `mediums`: what holds the bytes, by tier. `causes`: why
-    a tier is offline, by its index; the only part that changes while the daemon runs.
+    `boot`: 16 random bytes of this run. `mediums`: what holds the bytes, by tier.
     """
 
     version: str
@@ -29,20 +29,28 @@ class DaemonFacts:
     started_ns: int
     listens: tuple[str, ...]
     mediums: tuple[str, ...]
-    causes: MutableMapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TierUse:
+    """What became of one tier's medium: why it is not online, its faults, what was written."""
+
+    cause: str = ""
+    faults: int = 0
+    wear: Wear = field(default_factory=Wear)
 
 
 def build_status(
     store: Store,
     facts: DaemonFacts,
-    bytes_written: Sequence[int],
+    uses: Sequence[TierUse],
     routes: Mapping[tuple[int, int], RouteUse],
     now_ns: int,
 ) -> pb.StatusReply:
     """Return what there is to know at `now_ns`.
 
-    `bytes_written` is by tier; `routes` by the indices of source and target tier. A block that
-    several leases hold counts as leased several times.
+    `uses` is by tier; `routes` by the indices of source and target tier. A block that several
+    leases hold counts as leased several times.
     """
     leases = store.leases.leases.values()
     return pb.StatusReply(
@@ -50,7 +58,7 @@ def build_status(
         boot=facts.boot,
         pid=facts.pid,
         uptime_ns=now_ns - facts.started_ns,
-        tiers=_tiers(store, facts, bytes_written),
+        tiers=_tiers(store, facts, uses, now_ns),
         namespaces=_namespaces(store),
         routes=_routes(store, routes),
         sessions=len(store.sessions),
@@ -78,23 +86,37 @@ def status_json(reply: pb.StatusReply) -> dict[str, Any]:
 
 
 def _tiers(
-    store: Store, facts: DaemonFacts, bytes_written: Sequence[int]
+    store: Store, facts: DaemonFacts, uses: Sequence[TierUse], now_ns: int
 ) -> Iterator[pb.TierStatus]:
     for tier, config in enumerate(store.config.tiers):
         spaces = [row[tier] for row in store.room.spaces]
+        use, moves = uses[tier], store.moves
         yield pb.TierStatus(
             name=config.name,
             medium=facts.mediums[tier],
-            online=store.moves.online[tier],
-            cause=facts.causes.get(tier, ""),
+            online=moves.online[tier],
+            state=_state(moves, tier),
+            cause=use.cause,
+            faults=use.faults,
             bytes_max=config.bytes_max,
             bytes_lent=store.room.budgets[tier].bytes_lent,
             bytes_used=sum(space.used * space.slot_bytes for space in spaces),
             blocks=store.catalog.copies[tier],
             evictions=store.room.evicted[tier],
             write_queue=len(store.room.queued[tier]),
-            bytes_written=bytes_written[tier],
+            bytes_written=use.wear.medium_bytes,
+            payload_bytes_written=use.wear.payload_bytes,
+            write_bytes_per_day=config.write_bytes_per_day,
+            write_budget_bytes=moves.budgets[tier].left_bytes(now_ns),
+            blocks_unbudgeted=moves.unbudgeted[tier],
+            blocks_given_up=moves.given_up[tier],
         )
+
+
+def _state(moves: Moves, tier: int) -> str:
+    if moves.writable[tier]:
+        return "online"
+    return "read-only" if moves.online[tier] else "offline"
 
 
 def _namespaces(store: Store) -> Iterator[pb.NamespaceStatus]:

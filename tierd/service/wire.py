@@ -68,7 +68,13 @@ def fault_to_wire(error: TierdError) -> pb.Fault:
 
 
 def landed_to_wire(action: ev.Landed) -> pb.ServerMessage:
-    landed = pb.Landed(lease=action.lease, indices=action.indices, failed=action.failed)
+    landed = pb.Landed(
+        lease=action.lease,
+        indices=action.indices,
+        slots=action.slots,
+        failed=action.failed,
+        declined=action.declined,
+    )
     return pb.ServerMessage(landed=landed)
 
 
@@ -93,6 +99,7 @@ def _fetched(request: int, body: ev.Fetched) -> pb.ServerMessage:
         run_slot=[run.slot for run in runs],
         run_count=[run.count for run in runs],
         run_pending=[index for index, run in enumerate(runs) if run.pending],
+        queued_bytes=body.queued_bytes,
     )
     if body.reserved is not None:
         message.reserved.CopyFrom(_reserved_message(body.reserved))
@@ -146,13 +153,6 @@ _REPLIES: dict[type, Callable[[int, Any], pb.ServerMessage]] = {
 }
 
 
-_ROUTES: dict[int, ev.Route] = {
-    pb.ROUTE_AUTO: "auto",
-    pb.ROUTE_STAGED: "staged",
-    pb.ROUTE_DIRECT: "direct",
-}
-
-
 class EventReader:
     """Turns the messages of one session into events."""
 
@@ -163,6 +163,7 @@ class EventReader:
             "open": self._open,
             "match": self._match,
             "fetch": self._fetch,
+            "stage": self._stage,
             "reserve": self._reserve,
             "seal": self._seal,
             "release": self._release,
@@ -199,8 +200,11 @@ class EventReader:
         part = body.part if body.reserve else None
         until_ns = now_ns + body.wait_ns
         keys = self._keys(body.keys)
-        route = _ROUTES.get(body.route, "auto")
-        return ev.Fetch(self._session, request, body.namespace, keys, until_ns, part, route)
+        first = body.stage_blocks
+        return ev.Fetch(self._session, request, body.namespace, keys, until_ns, part, first)
+
+    def _stage(self, request: int, body: pb.Stage, now_ns: int) -> ev.Event:
+        return ev.Stage(self._session, body.lease, body.first, body.blocks)
 
     def _reserve(self, request: int, body: pb.Reserve, now_ns: int) -> ev.Event:
         until_ns = now_ns + body.wait_ns
@@ -217,7 +221,7 @@ class EventReader:
         return ev.Renew(self._session, request, body.lease)
 
     def _read_failed(self, request: int, body: pb.ReadFailed, now_ns: int) -> ev.Event:
-        return ev.ReadFailed(self._session, body.lease, body.index)
+        return ev.ReadFailed(self._session, body.lease, body.index, body.unanswered)
 
     def _persist(self, request: int, body: pb.Persist, now_ns: int) -> ev.Event:
         keys = self._keys(body.keys)

@@ -95,6 +95,14 @@ class Space(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a medium does now. A fault says why it does not; None is none."""
+
+    read_fault: str | None = None
+    write_fault: str | None = None
+
+
 class Tier(Protocol):
     """One medium. All tiers pass `tests/conformance/test_tier.py`; rely on nothing else."""
 
@@ -108,6 +116,10 @@ class Tier(Protocol):
 
     def space(self, spec: SpaceSpec) -> Space:
         """Return the space of `spec.layout`, the same one for equal fingerprints."""
+        ...
+
+    async def probe(self) -> Probe:
+        """Try the medium for real, by as small a write, sync and read as it has. Never raises."""
         ...
 
     async def aclose(self) -> None:

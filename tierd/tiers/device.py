@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tierd.core.errors import CorruptSlot, TierOffline
-from tierd.tiers.base import SlotRead, SlotWrite, SpaceSpec
+from tierd.tiers.base import Probe, SlotRead, SlotWrite, SpaceSpec
 from tierd.tiers.host import HostTier
 
 if TYPE_CHECKING:
@@ -110,6 +110,10 @@ class CudaDeviceTier:
         if fingerprint not in self._spaces:
             self._spaces[fingerprint] = CudaSpace(spec, self._device)
         return self._spaces[fingerprint]
+
+    async def probe(self) -> Probe:
+        """Find nothing wrong: what a GPU does next is known when it is asked."""
+        return Probe()
 
     async def aclose(self) -> None:
         """Drop every tensor. Safe to call twice."""

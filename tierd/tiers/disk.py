@@ -9,7 +9,6 @@ import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -26,7 +25,7 @@ from tierd.core.slots import (
     verify,
 )
 from tierd.core.units import PAGE_BYTES, MiB
-from tierd.tiers.base import SlotRead, SlotWrite, SpaceSpec
+from tierd.tiers.base import Probe, SlotRead, SlotWrite, SpaceSpec
 from tierd.tiers.segments import (
     PIECE_SLOTS_MAX,
     TIER,
@@ -41,6 +40,10 @@ PIECE_BYTES: Final = 4 * MiB
 """What one thread transfers at a time: enough for the device, little enough to share it out."""
 
 _R = TypeVar("_R")
+
+_READY: Final["Future[None]"] = Future()
+_READY.set_result(None)
+"""Of all segments that were found: there may be ten thousands."""
 
 
 class DiskTier:
@@ -82,11 +85,27 @@ class DiskTier:
         """
         fingerprint = spec.layout.fingerprint
         if fingerprint not in self._spaces:
-            found = self._found.get(fingerprint, {})
+            found = self._found.pop(fingerprint, {})
             self._spaces[fingerprint] = DiskSpace(spec, self._volumes, found)
         space = self._spaces[fingerprint]
         assert space.spec == spec, (space.spec, spec)
         return space
+
+    async def probe(self) -> Probe:
+        probes = await _all_ended(
+            [volume.submit(volume.probe, self._some_segment(volume)) for volume in self._volumes]
+        )
+        faults = [(probe.read_fault, probe.write_fault) for probe in probes]
+        return Probe(*(next(filter(None, causes), None) for causes in zip(*faults, strict=True)))
+
+    def _some_segment(self, volume: Volume) -> Path | None:
+        """Return a segment of the volume that is there to be read, if any is."""
+        for space in self._spaces.values():
+            for segment in space.segments():
+                made = segment.ready.done() and not segment.has_failed()
+                if made and segment.volume is volume:
+                    return segment.path
+        return None
 
     async def aclose(self) -> None:
         for volume in self._volumes:
@@ -124,6 +143,10 @@ class DiskSpace:
         """Return the regions that have a segment."""
         return set(self._segments)
 
+    def segments(self) -> list[Segment]:
+        """Return the segments of all regions."""
+        return list(self._segments.values())
+
     def segment_path(self, region: int) -> Path:
         """Return the file of a region that was prepared or written."""
         return self._segments[region].path
@@ -143,7 +166,7 @@ class DiskSpace:
             return segment.volume.open(segment.path, os.O_RDONLY)
 
     def prepare(self, region: int) -> None:
-        """Start making the segment. A fault is kept for the first write that needs it."""
+        """Start making the segment. One that could not be made is tried again when it is needed."""
         if region in self._segments:
             return
         volume = min(self._volumes, key=lambda volume: volume.segments)
@@ -222,18 +245,17 @@ class DiskSpace:
 
     def _adopt(self, volume: Volume, region: int, header: SegmentHeader) -> None:
         path = volume.path(self._fingerprint, region)
-        wanted = self._header(region)
+        stride, slots = slot_stride_bytes(self._layout), self._spec.region_slots
         # What it says of the namespace is for rebuilding: the name may have changed.
-        if replace(header, description=wanted.description) != wanted:
+        wanted = SegmentHeader(self._fingerprint, region, slots, stride, header.description)
+        if header != wanted:
             raise FormatMismatch(
                 str(path),
                 f"{header.region_slots} slots every {header.slot_stride_bytes} bytes, "
                 f"not {wanted.region_slots} every {wanted.slot_stride_bytes}",
                 "open the namespace with its own region size, or remove the file",
             )
-        ready: Future[None] = Future()
-        ready.set_result(None)
-        self._segments[region] = Segment(volume, region, path, ready)
+        self._segments[region] = Segment(volume, region, path, _READY)
 
     def _header(self, region: int) -> SegmentHeader:
         stride = slot_stride_bytes(self._layout)
@@ -242,17 +264,24 @@ class DiskSpace:
         return SegmentHeader(self._fingerprint, region, slots, stride, description)
 
     async def _made(self, region: int) -> Segment:
+        known = self._segments.get(region)
+        if known is not None and known.has_failed():
+            self._give_up(known)  # That was when it was prepared: by now there may be room.
         self.prepare(region)
         segment = self._segments[region]
         try:
             await asyncio.shield(asyncio.wrap_future(segment.ready))
         except TierOffline:
-            if self._segments.get(region) is segment:  # so that the next write tries again
-                del self._segments[region]
-                self._unnamed.discard(segment)
-                segment.volume.segments -= 1
+            self._give_up(segment)  # so that the next write tries again
             raise
         return segment
+
+    def _give_up(self, segment: Segment) -> None:
+        """Forget a segment that could not be made."""
+        if self._segments.get(segment.region) is segment:
+            del self._segments[segment.region]
+            self._unnamed.discard(segment)
+            segment.volume.segments -= 1
 
     def _runs(self, slots: Sequence[int]) -> Iterator[list[int]]:
         """Yield places in `slots` whose slots lie one after another in one region."""

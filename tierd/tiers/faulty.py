@@ -11,7 +11,7 @@ from os import strerror
 from random import Random
 
 from tierd.core.errors import CorruptSlot, TierOffline
-from tierd.tiers.base import SlotRead, SlotWrite, Space, SpaceSpec, Tier
+from tierd.tiers.base import Probe, SlotRead, SlotWrite, Space, SpaceSpec, Tier
 
 Stall = Callable[[], Awaitable[None]]
 Flip = Callable[[Space, int], None]
@@ -69,6 +69,16 @@ class FaultyTier:
         if fingerprint not in self._spaces:
             self._spaces[fingerprint] = FaultySpace(self, self._tier.space(spec))
         return self._spaces[fingerprint]
+
+    async def probe(self) -> Probe:
+        """Probe the wrapped tier, unless this one stalls or refuses, as it would anything."""
+        try:
+            await self.begin()
+        except TierOffline as error:
+            return Probe(error.cause, error.cause)
+        if self.happens(self.faults.full):
+            return Probe(write_fault=strerror(ENOSPC))
+        return await self._tier.probe()
 
     async def aclose(self) -> None:
         await self._tier.aclose()

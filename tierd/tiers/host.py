@@ -7,7 +7,7 @@ from threading import Event
 
 from tierd.core.errors import CorruptSlot
 from tierd.tiers.arena import Arena
-from tierd.tiers.base import SlotRead, SlotWrite, SpaceSpec
+from tierd.tiers.base import Probe, SlotRead, SlotWrite, SpaceSpec
 
 PageLock = Callable[[int, int], None]
 
@@ -96,6 +96,10 @@ class HostTier:
                 self._background.submit(self._page_lock, arena.address(0), size)
             self._spaces[fingerprint] = HostSpace(spec, arena, self._background)
         return self._spaces[fingerprint]
+
+    async def probe(self) -> Probe:
+        """Find nothing wrong: memory that fails takes the process with it."""
+        return Probe()
 
     async def aclose(self) -> None:
         """Give back every mapping and the thread. Safe to call twice."""

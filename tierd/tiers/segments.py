@@ -29,6 +29,7 @@ from tierd.core.slots import (
     unpack_segment,
 )
 from tierd.core.units import PAGE_BYTES, format_bytes
+from tierd.tiers.base import Probe
 
 TIER: Final = "disk"
 
@@ -52,11 +53,16 @@ class Segment:
     path: Path
     ready: "Future[None]"
 
+    def has_failed(self) -> bool:
+        """Say whether the segment could not be made."""
+        return self.ready.done() and self.ready.exception() is not None
+
 
 class Volume:
     """One directory of segments, with the threads that do its I/O.
 
-    `segments` counts those that exist or are being made; its owner keeps it.
+    `segments` counts those that exist or are being made; its owner keeps it. `short_bytes` is the
+    size of the last segment for which there was no space: less is not enough to write again.
 
     Raises:
         TierOffline: the directory cannot be made, or written.
@@ -65,6 +71,7 @@ class Volume:
     def __init__(self, directory: Path, threads: int) -> None:
         self.directory = directory
         self.segments = 0
+        self.short_bytes = 0
         with faults_of(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._direct = _direct_flag(directory)
@@ -113,10 +120,35 @@ class Volume:
         except OSError as error:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                self.short_bytes = size
                 room = f"no space left for a segment of {format_bytes(size)}"
                 raise TierOffline(TIER, f"{self.directory}: {room}") from error
             raise TierOffline(TIER, f"{path}: {error.strerror}") from error
+
+    def probe(self, segment: Path | None) -> Probe:
+        """Write, sync and read a page, with as much room as was lacking; read one of `segment`."""
+        path = self.directory / f"probe{_UNFINISHED}"
+        page = self.header_pages(1)[0]
+        try:
+            with self.opened(segment or path, os.O_RDONLY | (0 if segment else os.O_CREAT)) as fd:
+                read_fully(fd, [page], 0)
+        except OSError as error:
+            cause = f"{segment or path}: {error.strerror}"
+            return Probe(read_fault=cause, write_fault=cause)
+        try:
+            with self.opened(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as fd:
+                os.posix_fallocate(fd, 0, max(PAGE_BYTES, self.short_bytes))
+                write_fully(fd, [page], 0)
+                os.fdatasync(fd)
+                read_fully(fd, [page], 0)
+            self.short_bytes = 0
+        except OSError as error:
+            return Probe(write_fault=f"{path}: {error.strerror}")
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        return Probe()
 
     def remove(self, segment: Segment) -> None:
         """Unlink `segment` durably, once it is made. One that could not be made is fine.

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tierd.core.errors import InvalidRequest
 from tierd.core.slots import describe
 from tierd.core.units import GiB
+from tierd.index.directories import identity, missing
 from tierd.index.lmdb_index import Index, IndexChange, IndexRecord, NamespaceRecord
 from tierd.index.probe import probe
 from tierd.transfer.survey import (
@@ -64,6 +66,7 @@ def check(directories: Sequence[Path], tell: Tell) -> Findings:
     """Read everything in `directories`, the first of which has the index. Changes nothing.
 
     Raises:
+        InvalidRequest: they are not those of the index.
         FormatMismatch: a file is of another format version.
         TierOffline: the index cannot be read.
         OSError: a file or directory cannot be read.
@@ -78,6 +81,8 @@ def check(directories: Sequence[Path], tell: Tell) -> Findings:
         return findings
     index = Index(place, GiB)
     try:
+        require_all(index, directories)
+        _refuse_strangers(index, found)
         namespaces = index.namespaces()
         known = {namespace.layout.fingerprint for namespace in namespaces}
         _note_strangers(found, known, findings)
@@ -137,6 +142,22 @@ def unrepaired(findings: Findings) -> list[Problem]:
     ]
 
 
+def require_all(index: Index, directories: Sequence[Path]) -> None:
+    """See that no directory with segments of the index is left out.
+
+    Raises:
+        InvalidRequest: one is. Its blocks would be taken for lost.
+        OSError: a directory cannot be read.
+    """
+    for path in missing(index.directories(), directories):
+        raise InvalidRequest(
+            "directories",
+            f"without one that belongs to the index: it was at {path}",
+            "name it too, wherever it is now; if it is gone for good, start a daemon whose "
+            "tiers.disk.directories leave it out, stop it, and check again",
+        )
+
+
 def read_all(
     pairs: Iterable[tuple[SegmentFile, NamespaceRecord]],
 ) -> Iterator[tuple[SegmentFile, list[SlotFound]]]:
@@ -155,6 +176,19 @@ def sync_names(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _refuse_strangers(index: Index, found: Survey) -> None:
+    """See that every directory with segments belongs to the index, if that knows its own."""
+    known = index.directories()
+    places = {each.path.parent for regions in found.segments.values() for each in regions.values()}
+    for path in sorted(places) if known else ():
+        if identity(path) not in known:
+            raise InvalidRequest(
+                "directories",
+                f"with {path}, whose segments are not those of the index",
+                "leave it out; or have `tierd check --rebuild` take its blocks in",
+            )
 
 
 def _note_strangers(found: Survey, known: set[bytes], findings: Findings) -> None:

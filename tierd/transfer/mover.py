@@ -2,31 +2,53 @@
 
 Every move has the entry tier, whose slots are memory, on one side. Into a tier with an index a
 batch is written, made durable, and only then recorded, so that a record never points at bytes
-that are not there. What moves when was decided by control; a fault is reported, not retried.
+that are not there. What moves when was decided by control, who goes first on a medium by `lanes`;
+a fault is reported, not retried, and what it says of the medium is left to `prober`.
 """
 
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from time import monotonic_ns
-from typing import Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeVar
 
-from tierd.control.events import DropRecords, Move, MoveDone, MovesDone, StartMoves
+from tierd.control.events import (
+    DropRecords,
+    Move,
+    MoveClass,
+    MoveDone,
+    MovesDone,
+    MovesStalled,
+    StartMoves,
+    Urge,
+)
 from tierd.core.errors import CorruptSlot, TierOffline
 from tierd.core.keys import BlockKey
-from tierd.core.units import MiB
+from tierd.core.units import NS_PER_S, PAGE_BYTES, MiB
 from tierd.index.lmdb_index import IndexChange, IndexRecord
 from tierd.tiers.base import SlotRead, SlotWrite, Space
-from tierd.transfer.usage import RouteUse, Stopwatch
+from tierd.transfer.health import Access
+from tierd.transfer.lanes import Lanes
+from tierd.transfer.prober import Prober
+from tierd.transfer.usage import RouteUse, Stopwatch, Wear
 
-_READ_PIECE_BYTES = 8 * MiB
+_READ_PIECE_BYTES: Final = 8 * MiB
 """A read of more is split, so that its first blocks land while the rest is under way."""
 
-_READS_MAX = 8
-"""Pieces under way at once; those beyond wait in the order of their start."""
+_SMALL_PIECE_BYTES: Final = 2 * MiB
+"""The same for what nobody waits for: so much may be in the way of somebody who does."""
+
+_COMMIT_PAGES: Final = 4
+"""What a commit writes besides a leaf a record: LMDB writes anew all on the way from the root."""
+
+Fault = Literal["source", "target"]
+"""Whose fault it is that the target does not hold the bytes."""
+
+_R = TypeVar("_R")
 
 log = logging.getLogger("tierd.mover")
 
@@ -60,12 +82,24 @@ class _Indexed:
     dropped: dict[int, list[BlockKey]] = field(default_factory=lambda: defaultdict(list))
 
 
+@dataclass(frozen=True, slots=True)
+class _Io:
+    """One call to a tier, for `moves`, by number. `place` tells its faults from those of others."""
+
+    tier: int
+    access: Access
+    urgency: MoveClass
+    size: int
+    place: Hashable
+    moves: Sequence[int]
+
+
 class Mover:
     """Moves bytes between the entry tier and the others.
 
     Concurrency: belongs to one event loop. `rows[n]` is namespace n, and may grow.
-    `at_point` is told when a batch has been "written", "synced" and "recorded", so that a crash
-    test can end the process there.
+    `header_bytes` are those of a slot's header, by tier. `at_point` is told when a batch has been
+    "written", "synced" and "recorded", so that a crash test can end the process there.
     """
 
     def __init__(
@@ -74,7 +108,9 @@ class Mover:
         entry: int,
         indexes: dict[int, Records],
         first_sequence: int,
-        report: Callable[[MovesDone], None],
+        report: Callable[[MovesDone | MovesStalled], None],
+        prober: Prober,
+        header_bytes: Mapping[int, int],
         at_point: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._rows = rows
@@ -82,33 +118,46 @@ class Mover:
         self._indexed = {tier: _Indexed(records) for tier, records in indexes.items()}
         self._sequences = count(first_sequence)
         self._report = report
+        self._prober = prober
+        self._header_bytes = header_bytes
         self._at_point = at_point
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reading = asyncio.Semaphore(_READS_MAX)
+        self._late: set[asyncio.Task[Fault | None]] = set()
+        self._lanes: dict[int, Lanes] = defaultdict(lambda: Lanes(monotonic_ns))
+        self._urgeable: dict[int, Callable[[], None]] = {}
         self._committing = asyncio.Lock()
-        self.causes: dict[int, str] = {}
         self.routes: dict[tuple[int, int], RouteUse] = defaultdict(RouteUse)
+        self.wear: dict[int, Wear] = defaultdict(Wear)
         self._watches: dict[tuple[int, int], Stopwatch] = {}
 
     def start(self, action: StartMoves) -> None:
         """Run the moves of one route in the background."""
-        moves = action.moves
+        moves, urgency = action.moves, action.urgency
         if moves[0].target != self._entry:
-            self._spawn(moves)
+            self._spawn(self._run(moves, self._write(moves, urgency)))
             return
-        block_bytes = self._rows[moves[0].namespace].entry.spec.layout.block_bytes
-        piece = max(1, _READ_PIECE_BYTES // block_bytes)
-        for first in range(0, len(moves), piece):
-            self._spawn(moves[first : first + piece])
+        size = _READ_PIECE_BYTES if urgency == "demand" else _SMALL_PIECE_BYTES
+        for piece in self._pieces(moves, size):
+            self._spawn(self._run(piece, self._read(piece, urgency)))
+
+    def urge(self, action: Urge) -> None:
+        """Let moves go before those that nobody waits for."""
+        for move in action.moves:
+            if (urge := self._urgeable.get(move)) is not None:
+                urge()
 
     def drop_records(self, action: DropRecords) -> None:
         """Forget copies, in the index together with its next commit."""
         self._indexed[action.tier].dropped[action.namespace].extend(action.keys)
 
     async def flush_records(self) -> None:
-        """Commit what is to be forgotten now."""
+        """Commit what is to be forgotten now. What a faulty tier refuses is tried at the next."""
         for tier in self._indexed:
-            await self._commit(tier, [])
+            try:
+                self._prober.check(tier, "write")
+                await self._commit(tier, [])
+            except TierOffline as error:
+                log.debug("records are not dropped yet: %s", error)
 
     async def idle(self) -> None:
         """Return when no move is under way."""
@@ -117,22 +166,23 @@ class Mover:
 
     async def read_into(
         self, namespace: int, tier: int, slot: int, key: BlockKey, target: memoryview
-    ) -> bool:
+    ) -> Fault | None:
         """Read one block straight into `target`, without a slot of the entry tier.
 
-        Returns whether the bytes are those of `key`.
+        Returns whose fault it is if `target` does not hold the bytes of `key`: its tier may not
+        have answered, and may write to `target` still.
         """
         space = self._rows[namespace].spaces[tier]
-        async with self._reading:
-            try:
-                [fault] = await space.read([SlotRead(slot, key, target)])
-            except TierOffline as error:
-                self._note(tier, error)
-                return False
-        return fault is None
+        io = _Io(tier, "read", "demand", len(target), (namespace, slot), ())
+        reading = self._read_one(io, partial(space.read, [SlotRead(slot, key, target)]))
+        task = asyncio.get_running_loop().create_task(reading)
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+        done, _ = await asyncio.wait({task}, timeout=self._prober.stall_ns / NS_PER_S)
+        return task.result() if done else "target"
 
-    def _spawn(self, moves: Sequence[Move]) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(moves))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -144,58 +194,137 @@ class Mover:
                 {"message": "mover", "exception": bug}
             )
 
-    async def _run(self, moves: Sequence[Move]) -> None:
+    def _pieces(self, moves: Sequence[Move], size: int) -> Iterator[Sequence[Move]]:
+        block_bytes = self._rows[moves[0].namespace].entry.spec.layout.block_bytes
+        step = max(1, size // block_bytes)
+        return (moves[first : first + step] for first in range(0, len(moves), step))
+
+    async def _run(
+        self, moves: Sequence[Move], work: Coroutine[Any, Any, Sequence[Fault | None]]
+    ) -> None:
+        """Await `work`, which moves all of `moves`, and report how each ended."""
         first = moves[0]
-        row = self._rows[first.namespace]
         route = self.routes[first.source, first.target]
         watch = self._watches.setdefault((first.source, first.target), Stopwatch(route))
         watch.begin(monotonic_ns())
         try:
-            if first.target == self._entry:
-                async with self._reading:
-                    faults = await self._read(row, moves)
-            else:
-                await self._write(row, moves)
-                faults = [None] * len(moves)
-        except TierOffline as error:
-            tier = first.source if first.target == self._entry else first.target
-            self._note(tier, error)
+            faults = await work
+        except TierOffline:
             faults = ["target"] * len(moves)
         moved = sum(fault is None for fault in faults)
-        size = moved * row.entry.spec.layout.block_bytes
+        size = moved * self._rows[first.namespace].entry.spec.layout.block_bytes
         watch.end(monotonic_ns(), moved, size, len(moves) - moved)
         ends = zip(moves, faults, strict=True)
         self._report(MovesDone([MoveDone(move.move, fault) for move, fault in ends]))
 
-    async def _read(
-        self, row: SpaceRow, moves: Sequence[Move]
-    ) -> list[Literal["source", "target"] | None]:
+    async def _read(self, moves: Sequence[Move], urgency: MoveClass) -> list[Fault | None]:
+        first = moves[0]
+        row = self._rows[first.namespace]
         reads = [SlotRead(m.source_slot, m.key, row.entry.view(m.target_slot)) for m in moves]
-        faults = await row.spaces[moves[0].source].read(reads)
+        size = len(moves) * row.entry.spec.layout.block_bytes
+        numbers = [move.move for move in moves]
+        place = (first.namespace, first.source_slot)
+        io = _Io(first.source, "read", urgency, size, place, numbers)
+        faults = await self._transfer(io, partial(row.spaces[first.source].read, reads))
         for fault in faults:
             if fault is not None:
                 log.warning("corrupt slot dropped: %s", fault)
         return ["source" if isinstance(fault, CorruptSlot) else None for fault in faults]
 
-    async def _write(self, row: SpaceRow, moves: Sequence[Move]) -> None:
-        target = moves[0].target
-        if target in self._indexed and self._indexed[target].dropped:
-            # Before a slot is written anew, no record says that it holds what it held.
-            await self._commit(target, [])
+    async def _read_one(
+        self, io: _Io, read: Callable[[], Coroutine[Any, Any, list[CorruptSlot | None]]]
+    ) -> Fault | None:
+        try:
+            [fault] = await self._transfer(io, read)
+        except TierOffline:
+            return "target"
+        return "source" if fault is not None else None
+
+    async def _write(self, moves: Sequence[Move], urgency: MoveClass) -> list[Fault | None]:
+        first = moves[0]
+        row, target = self._rows[first.namespace], first.target
+        space = row.spaces[target]
+        self._prober.check(target, "write")
+        numbers = [move.move for move in moves]
         sequences = [next(self._sequences) for _ in moves]
-        writes = [
-            SlotWrite(m.target_slot, m.key, m.parent, sequence, row.entry.view(m.source_slot))
-            for m, sequence in zip(moves, sequences, strict=True)
-        ]
-        await row.spaces[target].write(writes)
-        if target not in self._indexed:
-            return
-        self._at_point("written")
-        await row.spaces[target].sync()
-        self._at_point("synced")
-        added = [IndexRecord(w.key, w.parent, w.slot, w.sequence) for w in writes]
-        await self._commit(target, [IndexChange(row.fingerprint, added, ())])
-        self._at_point("recorded")
+        own = _Io(target, "write", urgency, 0, sequences[0], numbers)
+        if target in self._indexed:
+            # Before a slot is written anew, no record says that it holds what it held.
+            await self._ask(own, partial(self._commit, target, ()))
+        writes = {
+            m.move: SlotWrite(m.target_slot, m.key, m.parent, number, row.entry.view(m.source_slot))
+            for m, number in zip(moves, sequences, strict=True)
+        }
+        pieces = [[writes[m.move] for m in p] for p in self._pieces(moves, _SMALL_PIECE_BYTES)]
+        # All have ended before any fault is reported: until then the slots are in use.
+        ends = await asyncio.gather(
+            *(self._write_piece(replace(own, place=p[0].sequence), space, p) for p in pieces),
+            return_exceptions=True,
+        )
+        for end in ends:
+            if end is not None:
+                raise end
+        if target in self._indexed:
+            self._at_point("written")
+            await self._ask(own, space.sync)
+            self._at_point("synced")
+            added = [IndexRecord(w.key, w.parent, w.slot, w.sequence) for w in writes.values()]
+            change = IndexChange(row.fingerprint, added, ())
+            await self._ask(own, partial(self._commit, target, [change]))
+            self._at_point("recorded")
+        layout = space.spec.layout
+        self.wear[target].payload_bytes += len(moves) * layout.shards * layout.part_bytes
+        return [None] * len(moves)
+
+    async def _write_piece(self, own: _Io, space: Space, writes: Sequence[SlotWrite]) -> None:
+        size = len(writes) * space.spec.layout.block_bytes
+        await self._transfer(replace(own, size=size), partial(space.write, writes))
+        headers = len(writes) * self._header_bytes.get(own.tier, 0)
+        self.wear[own.tier].medium_bytes += size + headers
+
+    async def _transfer(self, io: _Io, work: Callable[[], Coroutine[Any, Any, _R]]) -> _R:
+        """Have a tier do `work` when it is the turn of that.
+
+        Raises:
+            TierOffline: the tier refused, or is not asked.
+        """
+        lanes = self._lanes[io.tier]
+        ticket = lanes.enter(io.urgency, io.size)
+        self._urgeable.update(dict.fromkeys(io.moves, partial(lanes.urge, ticket)))
+        try:
+            await ticket.granted
+            self._prober.check(io.tier, io.access)
+            # One that stalls makes way for the others; it may go on for as long as it takes.
+            return await self._ask(io, work, partial(lanes.leave, ticket))
+        finally:
+            for move in io.moves:
+                self._urgeable.pop(move, None)
+            lanes.leave(ticket)
+
+    async def _ask(
+        self,
+        io: _Io,
+        work: Callable[[], Coroutine[Any, Any, _R]],
+        on_stall: Callable[[], None] = lambda: None,
+    ) -> _R:
+        """Have a tier do `work`. If it does not answer, say so; it is waited for all the same.
+
+        A thread may be in the middle of the slots, so these are not free before it is back.
+        """
+        stall_s = self._prober.stall_ns / NS_PER_S
+        timer = asyncio.get_running_loop().call_later(stall_s, self._stalled, io, on_stall)
+        try:
+            return await work()
+        except TierOffline as error:
+            self._prober.fault(io.tier, io.access, io.place, error)
+            raise
+        finally:
+            timer.cancel()
+
+    def _stalled(self, io: _Io, on_stall: Callable[[], None]) -> None:
+        self._prober.stalled(io.tier, io.access)
+        self._report(MovesStalled(io.moves))
+        on_stall()
 
     async def _commit(self, tier: int, added: Sequence[IndexChange]) -> None:
         indexed = self._indexed[tier]
@@ -206,9 +335,13 @@ class Mover:
                 IndexChange(self._rows[n].fingerprint, (), keys) for n, keys in dropped.items()
             ]
             changes = [*drops, *added]
-            if changes:
+            if not changes:
+                return
+            try:
                 await asyncio.to_thread(indexed.records.commit, changes)
-
-    def _note(self, tier: int, error: TierOffline) -> None:
-        self.causes[tier] = error.cause
-        log.error("tier fault: %s", error)
+            except TierOffline:
+                for namespace, keys in dropped.items():
+                    indexed.dropped[namespace][:0] = keys
+                raise
+            records = sum(len(change.added) + len(change.dropped) for change in changes)
+            self.wear[tier].medium_bytes += (records + _COMMIT_PAGES) * PAGE_BYTES

@@ -12,9 +12,17 @@ from typing import Final
 
 from tierd.core.keys import BlockKey
 from tierd.core.units import GiB, MiB
+from tierd.index.directories import identified
 from tierd.index.lmdb_index import Index, IndexChange, IndexRecord, NamespaceRecord
 from tierd.index.probe import probe
-from tierd.transfer.check import Findings, NamespaceFindings, Tell, read_all, sync_names
+from tierd.transfer.check import (
+    Findings,
+    NamespaceFindings,
+    Tell,
+    read_all,
+    require_all,
+    sync_names,
+)
 from tierd.transfer.survey import (
     INDEX_NAME,
     Problem,
@@ -39,13 +47,14 @@ def rebuild(directories: Sequence[Path], tell: Tell) -> Findings:
     only when it is whole, so this can be interrupted, and run again.
 
     Raises:
+        InvalidRequest: a directory that belongs to the index before is not among them.
         FormatMismatch: a file is of another format version.
         TierOffline: the index cannot be written.
         OSError: a file or directory cannot be read or written.
     """
     found, findings = survey(directories), Findings()
     findings.problems += found.strays
-    namespaces = _namespaces(found, _remembered(directories[0] / INDEX_NAME), findings)
+    namespaces = _namespaces(found, _remembered(directories), findings)
     usable = [
         (segment, namespaces[fingerprint])
         for fingerprint in namespaces
@@ -53,16 +62,18 @@ def rebuild(directories: Sequence[Path], tell: Tell) -> Findings:
         if _is_usable(segment, namespaces[fingerprint], findings)
     ]
     records = _records(usable, findings, tell)
-    _replace_index(directories[0], list(namespaces.values()), records)
+    _replace_index(directories, list(namespaces.values()), records)
     return findings
 
 
-def _remembered(place: Path) -> dict[bytes, NamespaceRecord]:
+def _remembered(directories: Sequence[Path]) -> dict[bytes, NamespaceRecord]:
     """Return the namespaces that the index before knows, where it still reads."""
+    place = directories[0] / INDEX_NAME
     if probe(place) is not None:
         return {}
     index = Index(place, GiB)
     try:
+        require_all(index, directories)
         return {each.layout.fingerprint: each for each in index.namespaces()}
     finally:
         index.close()
@@ -126,16 +137,18 @@ def _records(
 
 
 def _replace_index(
-    directory: Path,
+    directories: Sequence[Path],
     namespaces: Sequence[NamespaceRecord],
     records: dict[bytes, dict[BlockKey, IndexRecord]],
 ) -> None:
+    directory = directories[0]
     place, made = directory / INDEX_NAME, directory / f"{INDEX_NAME}.new"
     old = directory / f"{INDEX_NAME}.old"
     rmtree(made, ignore_errors=True)
     count = sum(len(each) for each in records.values())
     index = Index(made, 64 * MiB + count * _RECORD_BYTES)
     try:
+        index.remember_directories(identified(directories))
         for namespace in namespaces:
             index.add_namespace(namespace)
         for fingerprint, each in records.items():

@@ -1,4 +1,4 @@
-"""What went over a route since the start, and for how long the route was busy with it."""
+"""What went over a route, or wore out a medium, since the start."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,18 @@ class RouteUse:
     bytes: int = 0
     busy_ns: int = 0
     failed: int = 0
+
+
+@dataclass(slots=True)
+class Wear:
+    """What was written to a tier since the start.
+
+    `payload_bytes` are those of blocks, `medium_bytes` all that the medium had to take for them:
+    headers, padding, the pages of the index at most, and what failed in the end.
+    """
+
+    payload_bytes: int = 0
+    medium_bytes: int = 0
 
 
 class Stopwatch:

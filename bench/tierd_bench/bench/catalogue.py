@@ -7,13 +7,24 @@ from typing import Final
 
 from tierd.core.units import KiB, MiB, round_up
 from tierd_bench.bench.calls import fetch_views, match, match_inside
+from tierd_bench.bench.demand import demand_p99
 from tierd_bench.bench.disk import disk_read, disk_write
+from tierd_bench.bench.dual import Limit, better_alone, dual_path, sum_of_both
 from tierd_bench.bench.host import fetch_cpu, fetch_one, fetch_rate, publish_rate
 from tierd_bench.bench.rows import Bound, Budget, BudgetOf, Figures
 from tierd_bench.bench.sizes import Sizes
 from tierd_bench.bench.stage import Scene, Stage
+from tierd_bench.bench.throttled import Throttle
 
 _MATCH_BLOCK_BYTES: Final = 4 * KiB
+_MB: Final = 1_000_000
+
+# Well below what a disk does with both at once.
+_EQUAL: Final = Throttle(staged=300 * _MB, direct=300 * _MB)
+_UNEQUAL: Final = Throttle(staged=300 * _MB, direct=100 * _MB)
+
+_PUBLISHED_WHILE_FETCHING: Final = 5
+"""Disk for blocks that are published while others are fetched, as a multiple of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,14 @@ class Measure:
 
 def catalogue(sizes: Sizes) -> list[Measure]:
     """Return every measure there is, in the order in which they run."""
-    return [*_large_blocks(sizes), *_small_blocks(sizes), *_matching(sizes), *_disk(sizes)]
+    return [
+        *_large_blocks(sizes),
+        *_small_blocks(sizes),
+        *_matching(sizes),
+        *_disk(sizes),
+        *_dual_path(sizes),
+        *_demand(sizes),
+    ]
 
 
 def chosen(measures: Sequence[Measure], wanted: str) -> list[Measure]:
@@ -85,6 +103,30 @@ def _disk(sizes: Sizes) -> list[Measure]:
         Measure("disk_read_2MiB", scene, runs, disk_read, _at_least(0.9)),
         Measure("disk_write_2MiB", scene, runs, disk_write, _at_least(0.85)),
     ]
+
+
+def _dual_path(sizes: Sizes) -> list[Measure]:
+    def row(name: str, throttle: Throttle | None, limit: Limit, least: float) -> Measure:
+        chain_bytes = sizes.dual_chain * 2 * MiB
+        # The host holds one chain and half of another, the disk all of them.
+        disk_bytes = (sizes.dual_chains + 2) * chain_bytes
+        scene = Scene(2 * MiB, 3 * chain_bytes // 2, disk_bytes, throttle)
+        measure = partial(dual_path, limit=limit)
+        return Measure(name, scene, sizes.disk_runs, measure, _at_least(least))
+
+    return [
+        row("dual_equal", _EQUAL, better_alone, 1.9),
+        row("dual_unequal", _UNEQUAL, sum_of_both, 0.95),
+        row("dual_one_disk", None, better_alone, 0.97),
+    ]
+
+
+def _demand(sizes: Sizes) -> list[Measure]:
+    chains_bytes = sizes.demand_chains * sizes.demand_chain * 2 * MiB
+    disk_bytes = (1 + _PUBLISHED_WHILE_FETCHING) * chains_bytes
+    scene = Scene(2 * MiB, 3 * chains_bytes // 8, disk_bytes)
+    runs = sizes.disk_runs
+    return [Measure("demand_p99_under_write_back", scene, runs, demand_p99, _at_most(1.5))]
 
 
 def _host_scene(block_bytes: int, sizes: Sizes) -> Scene:

@@ -9,6 +9,8 @@ from tierd_bench.bench.disk_limits import Direction, DiskLimit, disk_limit
 from tierd_bench.bench.rows import Figures
 from tierd_bench.bench.stage import NotMeasured, Stage
 from tierd_bench.bench.timing import take_turns
+from tierd_client import Fetched
+from tierd_client.splitting import Route
 from tierd_proto.v1 import tierd_pb2 as pb
 
 GB: Final = 1_000_000_000
@@ -19,36 +21,53 @@ _LIMIT_CHAINS: Final = 2
 """The file that the limit is measured on is as long as so many chains."""
 
 
-def disk_read(stage: Stage) -> Figures:
-    """Return GB/s of fetching chains that are on the disk only, each block verified.
+class ColdChains:
+    """Chains that are on the disk only, fetched in a circle.
 
-    There are more chains than the host tier can hold, and they are fetched in a circle: each
-    has been evicted from it when its turn comes.
+    There are more of them than the host tier can hold: each has been evicted from it when its
+    turn comes. `seconds` is how long the last fetch took.
     """
+
+    def __init__(self, stage: Stage, chains: int, blocks: int) -> None:
+        self._stage = stage
+        self._turns = cycle(stage.held(chains, blocks))
+        self.target = stage.warm(blocks)
+        self.chain_bytes = self.target.nbytes
+        self.seconds = 0.0
+        await_durable(stage)
+
+    def fetch(self, route: Route = "auto") -> Fetched:
+        """Fetch the next chain and verify it.
+
+        Raises:
+            NotMeasured: it was not on the disk only, or did not come as it should.
+        """
+        chain = next(self._turns)
+        found = self._stage.namespace.match(chain).by_tier
+        if found != {"disk": len(chain)}:
+            raise NotMeasured(f"{len(chain)} blocks were to be on the disk only, but are {found}")
+        self.target[:] = 0
+        start = time.perf_counter()
+        fetched = self._stage.fetch(chain, self.target, route)
+        self.seconds = time.perf_counter() - start
+        self._stage.check(chain, self.target)
+        return fetched
+
+
+def disk_read(stage: Stage) -> Figures:
+    """Return GB/s of fetching chains that are on the disk only, each block verified."""
     sizes = stage.sizes
-    chains = stage.held(sizes.disk_chains, sizes.disk_chain)
-    _await_durable(stage)
-    target = stage.warm(sizes.disk_chain)
-    turns = cycle(chains)
+    cold = ColdChains(stage, sizes.disk_chains, sizes.disk_chain)
     ways: set[str] = set()
 
     def read() -> float:
-        chain = next(turns)
-        cold = stage.namespace.match(chain).by_tier.get("disk", 0)
-        if cold < len(chain):
-            raise NotMeasured(f"of {len(chain)} blocks {cold} are on the disk only")
-        target[:] = 0
-        start = time.perf_counter()
-        fetched = stage.fetch(chain, target)
-        took = time.perf_counter() - start
-        stage.check(chain, target)
-        ways.update(fetched.routes)
-        return target.nbytes / GB / took
+        ways.update(cold.fetch().routes)
+        return cold.chain_bytes / GB / cold.seconds
 
-    with disk_limit(stage.directory, stage.scene.block_bytes, _LIMIT_CHAINS * target.nbytes) as bar:
-        limit = _rate(bar, "read")
-        values, limits = take_turns(sizes.disk_runs, stage.tell, read, limit)
-    note = f"{len(target)} blocks a fetch, by {', '.join(sorted(ways))}"
+    file_bytes = _LIMIT_CHAINS * cold.chain_bytes
+    with disk_limit(stage.directory, stage.scene.block_bytes, file_bytes) as bar:
+        values, limits = take_turns(sizes.disk_runs, stage.tell, read, _rate(bar, "read"))
+    note = f"{sizes.disk_chain} blocks a fetch, by {', '.join(sorted(ways))}"
     return Figures("GB/s", values, limits, bar.what, note)
 
 
@@ -61,7 +80,7 @@ def disk_write(stage: Stage) -> Figures:
     source = stage.warm(blocks)
     for _ in range(stage.scene.disk_bytes // source.nbytes + 1):
         stage.hold(stage.fresh(blocks), source)
-    _await_durable(stage)
+    await_durable(stage)
 
     def write() -> float:
         before = _written(stage.client.status())
@@ -85,10 +104,32 @@ def _rate(limit: DiskLimit, direction: Direction) -> Callable[[], float]:
     return lambda: limit.bytes_per_s(direction) / GB
 
 
-def _await_durable(stage: Stage) -> None:
-    """Return when every published block has been written."""
+def await_durable(stage: Stage) -> None:
+    """Return when every block that this stage published has been written.
+
+    Raises:
+        NotMeasured: that takes too long.
+    """
     published = sum(namespace.blocks_published for namespace in stage.client.status().namespaces)
     _await_written(stage, published * stage.scene.block_bytes)
+
+
+def await_idle_writes(stage: Stage) -> None:
+    """Return when nothing waits to be written any more.
+
+    Raises:
+        NotMeasured: that takes too long.
+    """
+    until = time.monotonic() + _DURABLE_WITHIN_S
+    while queued := sum(tier.write_queue for tier in stage.client.status().tiers):
+        if time.monotonic() > until:
+            raise NotMeasured(f"{queued} blocks still wait to be written")
+        time.sleep(_LOOK_S)
+
+
+def written_bytes(stage: Stage) -> int:
+    """Return how much was written to the disk since the daemon's start."""
+    return _written(stage.client.status())
 
 
 def _await_written(stage: Stage, size: int) -> None:

@@ -1,6 +1,7 @@
 """What a benchmark says: one row a figure, with the machine's limit and the budget beside it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from statistics import median
 from typing import Any
@@ -42,8 +43,8 @@ class Budget:
 class Figures:
     """What every run gave, for tierd and right after it for the machine's limit.
 
-    Units: `values` and `limits` are in `unit`. `limit_what` says what the limit is, `note` what
-    else a reader needs.
+    Units: `values`, `limits` and `others` are in `unit`. `limit_what` says what the limit is,
+    `note` what else a reader needs; `others` are further measures of the same runs, by name.
     """
 
     unit: str
@@ -51,6 +52,7 @@ class Figures:
     limits: tuple[float, ...]
     limit_what: str
     note: str = ""
+    others: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,10 @@ class Row:
             "runs": len(figures.values),
             "values": [_digits(value) for value in figures.values],
             "limits": [_digits(limit) for limit in figures.limits],
+            "others": {
+                name: [_digits(value) for value in values]
+                for name, values in figures.others.items()
+            },
             "note": figures.note,
         }
 

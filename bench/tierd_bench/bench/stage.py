@@ -15,11 +15,16 @@ from tierd.core.errors import TierdError
 from tierd.core.units import PAGE_BYTES, MiB, round_up
 from tierd_bench.bench.limits import Blocks
 from tierd_bench.bench.sizes import Sizes
+from tierd_bench.bench.throttled import Throttle, ThrottledClient
 from tierd_bench.replay.content import BlockContent
 from tierd_bench.replay.embedded import embedded_daemon
-from tierd_client import BlockKey, Client, Fetched, Namespace, connect, opaque_layout
+from tierd_client import BlockKey, Client, Fetched, LayoutSpec, Namespace, connect, opaque_layout
+from tierd_client.splitting import Route
 
 BLOCK_TOKENS: Final = 16
+NAME: Final = "bench"
+"""Of the one namespace."""
+
 SEED: Final = 0
 """Every run makes the same chains and the same bytes."""
 
@@ -47,6 +52,11 @@ class Scene:
     block_bytes: int
     host_bytes: int
     disk_bytes: int = 0
+    throttle: Throttle | None = None
+
+    def layout(self) -> LayoutSpec:
+        """Return the layout of the one namespace."""
+        return opaque_layout(NAME, BLOCK_TOKENS, self.block_bytes // BLOCK_TOKENS)
 
     def settings(self) -> list[str]:
         """Return it as the daemon's settings, with several regions in every tier."""
@@ -58,6 +68,8 @@ class Scene:
             f"tiers.region_bytes={round_up(region, PAGE_BYTES)}",
             f"tiers.host.bytes={self.host_bytes}",
             f"tiers.disk.bytes={self.disk_bytes}",
+            # Nobody else reads while a row does.
+            "tiers.disk.scrub_bytes_per_s=0",
             f"leases.read_s={_LEASE_S}",
         ]
 
@@ -69,15 +81,17 @@ class Stage:
     and set for each.
     """
 
-    def __init__(self, client: Client, scene: Scene, sizes: Sizes, directory: Path) -> None:
+    def __init__(
+        self, address: str, client: Client, scene: Scene, sizes: Sizes, directory: Path
+    ) -> None:
+        self.address: Final = address
         self.client: Final = client
         self.scene: Final = scene
         self.sizes: Final = sizes
         self.directory: Final = directory
         self.tell: Callable[[], None] = _nobody_listens
         self.daemon_pid: Final = client.status().pid
-        layout = opaque_layout("bench", BLOCK_TOKENS, scene.block_bytes // BLOCK_TOKENS)
-        self.namespace: Final[Namespace] = client.open(layout, "bench")
+        self.namespace: Final[Namespace] = client.open(scene.layout(), NAME)
         self._content: Final = BlockContent(scene.block_bytes)
         self._numbers: Final = count(SEED)
         self._held: Final[dict[tuple[int, int], list[list[BlockKey]]]] = {}
@@ -131,13 +145,13 @@ class Stage:
         if published.blocks < len(chain):
             raise NotMeasured(f"of {len(chain)} fresh blocks {published.blocks} were published")
 
-    def fetch(self, chain: Sequence[BlockKey], into: Blocks) -> Fetched:
+    def fetch(self, chain: Sequence[BlockKey], into: Blocks, route: Route = "auto") -> Fetched:
         """Fetch a whole chain; return how it came.
 
         Raises:
             NotMeasured: not all of it came.
         """
-        fetched = self.namespace.fetch(chain, into, deadline_s=_WAIT_S)
+        fetched = self.namespace.fetch(chain, into, deadline_s=_WAIT_S, route=route)
         if fetched.blocks < len(chain):
             why = fetched.cut or "the rest is not held"
             raise NotMeasured(f"of {len(chain)} held blocks {fetched.blocks} came: {why}")
@@ -160,12 +174,18 @@ def set_stage(scene: Scene, sizes: Sizes, directory: Path | None) -> Iterator[St
     Raises:
         DaemonFailed: it did not start.
     """
+    throttle = scene.throttle
+    options = [f"--throttle-disk={throttle.staged}"] if throttle else []
     with (
         tempfile.TemporaryDirectory(prefix="tierd-bench-", dir=directory) as place,
-        embedded_daemon(scene.settings(), Path(place) / "blocks") as daemon,
-        connect(daemon.address) as client,
+        embedded_daemon(scene.settings(), Path(place) / "blocks", options) as daemon,
+        _client(daemon.address, throttle) as client,
     ):
-        yield Stage(client, scene, sizes, Path(place))
+        yield Stage(daemon.address, client, scene, sizes, Path(place))
+
+
+def _client(address: str, throttle: Throttle | None) -> Client:
+    return ThrottledClient(address, throttle.direct) if throttle else connect(address)
 
 
 def _nobody_listens() -> None:

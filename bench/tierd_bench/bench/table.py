@@ -22,7 +22,7 @@ def render_table(report: BenchReport) -> RenderableType:
     table.add_column("row", no_wrap=True)
     for column in ("value", "limit", "ratio"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("budget", no_wrap=True)
+    table.add_column("budget")
     for row in report.rows:
         style = _STYLES[row.met]
         table.add_row(

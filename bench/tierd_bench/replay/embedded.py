@@ -109,9 +109,9 @@ class EmbeddedDaemon:
 
 @contextmanager
 def embedded_daemon(
-    settings: Sequence[str], directory: Path | None = None
+    settings: Sequence[str], directory: Path | None = None, options: Sequence[str] = ()
 ) -> Iterator[EmbeddedDaemon]:
-    """Run a daemon with `settings` (`key=value`), and stop it at the end.
+    """Run a daemon with `settings` (`key=value`) and `options`, and stop it at the end.
 
     Its blocks on disk go to `directory` and stay there; without one they go with the daemon.
 
@@ -125,7 +125,7 @@ def embedded_daemon(
         address = str(place / "tierd.sock")
         own = [f"listen.unix={address}", f"tiers.disk.directories={blocks}"]
         with (place / "log").open("w+b") as log:
-            process = _start([*own, *settings], log)
+            process = _start([*own, *settings], options, log)
             daemon = EmbeddedDaemon(address, process, log)
             try:
                 daemon.await_start()
@@ -134,10 +134,12 @@ def embedded_daemon(
                 daemon.stop()
 
 
-def _start(settings: Sequence[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _start(
+    settings: Sequence[str], options: Sequence[str], log: IO[bytes]
+) -> "subprocess.Popen[bytes]":
     overrides = [part for setting in settings for part in ("--set", setting)]
     # However the replay ends, its daemon ends too.
-    own = ["serve", "--stop-with", str(os.getpid())]
+    own = ["serve", "--stop-with", str(os.getpid()), *options]
     command = [sys.executable, "-m", "tierd.cli", *own, *overrides]
     # A session of its own, so that Ctrl-C ends the replay first and the daemon after it.
     return subprocess.Popen(

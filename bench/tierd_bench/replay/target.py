@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tierd.core.keys import BlockKey
 from tierd_client import Fetched
-from tierd_client.namespace import Route
+from tierd_client.splitting import Route
 
 
 class Grant(AbstractContextManager["Grant"], Protocol):

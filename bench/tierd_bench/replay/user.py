@@ -17,7 +17,7 @@ from tierd_bench.replay.content import BlockContent, Bytes, CorruptPage
 from tierd_bench.replay.outcomes import Outcome, RouteShare
 from tierd_bench.replay.target import Grant, Target
 from tierd_client import Fetched
-from tierd_client.namespace import Route
+from tierd_client.splitting import Route
 
 PUBLISH: Final = "publish"
 """The route of published blocks, beside those that the client names for fetched ones."""

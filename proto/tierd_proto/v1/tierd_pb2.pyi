@@ -1,22 +1,12 @@
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class Route(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    ROUTE_AUTO: _ClassVar[Route]
-    ROUTE_STAGED: _ClassVar[Route]
-    ROUTE_DIRECT: _ClassVar[Route]
-ROUTE_AUTO: Route
-ROUTE_STAGED: Route
-ROUTE_DIRECT: Route
-
 class ClientMessage(_message.Message):
-    __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "release", "renew", "read_failed", "pin", "prefetch", "end_turn", "end_session", "ping", "persist", "released")
+    __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "release", "renew", "read_failed", "pin", "prefetch", "end_turn", "end_session", "ping", "persist", "stage", "released")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +23,7 @@ class ClientMessage(_message.Message):
     END_SESSION_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     PERSIST_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
     RELEASED_FIELD_NUMBER: _ClassVar[int]
     request: int
     hello: Hello
@@ -50,8 +41,9 @@ class ClientMessage(_message.Message):
     end_session: EndSession
     ping: Ping
     persist: Persist
+    stage: Stage
     released: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, request: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., read_failed: _Optional[_Union[ReadFailed, _Mapping]] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ..., end_turn: _Optional[_Union[EndTurn, _Mapping]] = ..., end_session: _Optional[_Union[EndSession, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., persist: _Optional[_Union[Persist, _Mapping]] = ..., released: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, request: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., match: _Optional[_Union[Match, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., read_failed: _Optional[_Union[ReadFailed, _Mapping]] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ..., end_turn: _Optional[_Union[EndTurn, _Mapping]] = ..., end_session: _Optional[_Union[EndSession, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., persist: _Optional[_Union[Persist, _Mapping]] = ..., stage: _Optional[_Union[Stage, _Mapping]] = ..., released: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
     __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "renew", "pin", "pong", "landed", "fault", "persist")
@@ -198,23 +190,33 @@ class MatchReply(_message.Message):
     def __init__(self, blocks: _Optional[int] = ..., by_tier: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Fetch(_message.Message):
-    __slots__ = ("namespace", "keys", "wait_ns", "reserve", "part", "route")
+    __slots__ = ("namespace", "keys", "wait_ns", "reserve", "part", "stage_blocks")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     WAIT_NS_FIELD_NUMBER: _ClassVar[int]
     RESERVE_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
-    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     keys: bytes
     wait_ns: int
     reserve: bool
     part: int
-    route: Route
-    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., wait_ns: _Optional[int] = ..., reserve: bool = ..., part: _Optional[int] = ..., route: _Optional[_Union[Route, str]] = ...) -> None: ...
+    stage_blocks: int
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., wait_ns: _Optional[int] = ..., reserve: bool = ..., part: _Optional[int] = ..., stage_blocks: _Optional[int] = ...) -> None: ...
+
+class Stage(_message.Message):
+    __slots__ = ("lease", "first", "blocks")
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    lease: int
+    first: int
+    blocks: int
+    def __init__(self, lease: _Optional[int] = ..., first: _Optional[int] = ..., blocks: _Optional[int] = ...) -> None: ...
 
 class FetchReply(_message.Message):
-    __slots__ = ("lease", "fence", "blocks", "run_tier", "run_slot", "run_count", "run_pending", "reserved")
+    __slots__ = ("lease", "fence", "blocks", "run_tier", "run_slot", "run_count", "run_pending", "reserved", "queued_bytes")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
@@ -223,6 +225,7 @@ class FetchReply(_message.Message):
     RUN_COUNT_FIELD_NUMBER: _ClassVar[int]
     RUN_PENDING_FIELD_NUMBER: _ClassVar[int]
     RESERVED_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_BYTES_FIELD_NUMBER: _ClassVar[int]
     lease: int
     fence: int
     blocks: int
@@ -231,17 +234,22 @@ class FetchReply(_message.Message):
     run_count: _containers.RepeatedScalarFieldContainer[int]
     run_pending: _containers.RepeatedScalarFieldContainer[int]
     reserved: ReserveReply
-    def __init__(self, lease: _Optional[int] = ..., fence: _Optional[int] = ..., blocks: _Optional[int] = ..., run_tier: _Optional[_Iterable[int]] = ..., run_slot: _Optional[_Iterable[int]] = ..., run_count: _Optional[_Iterable[int]] = ..., run_pending: _Optional[_Iterable[int]] = ..., reserved: _Optional[_Union[ReserveReply, _Mapping]] = ...) -> None: ...
+    queued_bytes: int
+    def __init__(self, lease: _Optional[int] = ..., fence: _Optional[int] = ..., blocks: _Optional[int] = ..., run_tier: _Optional[_Iterable[int]] = ..., run_slot: _Optional[_Iterable[int]] = ..., run_count: _Optional[_Iterable[int]] = ..., run_pending: _Optional[_Iterable[int]] = ..., reserved: _Optional[_Union[ReserveReply, _Mapping]] = ..., queued_bytes: _Optional[int] = ...) -> None: ...
 
 class Landed(_message.Message):
-    __slots__ = ("lease", "indices", "failed")
+    __slots__ = ("lease", "indices", "slots", "failed", "declined")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     INDICES_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    DECLINED_FIELD_NUMBER: _ClassVar[int]
     lease: int
     indices: _containers.RepeatedScalarFieldContainer[int]
+    slots: _containers.RepeatedScalarFieldContainer[int]
     failed: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, lease: _Optional[int] = ..., indices: _Optional[_Iterable[int]] = ..., failed: _Optional[_Iterable[int]] = ...) -> None: ...
+    declined: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, lease: _Optional[int] = ..., indices: _Optional[_Iterable[int]] = ..., slots: _Optional[_Iterable[int]] = ..., failed: _Optional[_Iterable[int]] = ..., declined: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Reserve(_message.Message):
     __slots__ = ("namespace", "keys", "part", "wait_ns")
@@ -302,12 +310,14 @@ class RenewReply(_message.Message):
     def __init__(self, term_ns: _Optional[int] = ...) -> None: ...
 
 class ReadFailed(_message.Message):
-    __slots__ = ("lease", "index")
+    __slots__ = ("lease", "index", "unanswered")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
+    UNANSWERED_FIELD_NUMBER: _ClassVar[int]
     lease: int
     index: int
-    def __init__(self, lease: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
+    unanswered: bool
+    def __init__(self, lease: _Optional[int] = ..., index: _Optional[int] = ..., unanswered: bool = ...) -> None: ...
 
 class Persist(_message.Message):
     __slots__ = ("namespace", "keys", "wait_ns")
@@ -461,7 +471,7 @@ class StatusReply(_message.Message):
     def __init__(self, version: _Optional[str] = ..., boot: _Optional[bytes] = ..., pid: _Optional[int] = ..., uptime_ns: _Optional[int] = ..., tiers: _Optional[_Iterable[_Union[TierStatus, _Mapping]]] = ..., namespaces: _Optional[_Iterable[_Union[NamespaceStatus, _Mapping]]] = ..., routes: _Optional[_Iterable[_Union[RouteStatus, _Mapping]]] = ..., sessions: _Optional[int] = ..., leases: _Optional[int] = ..., leased_blocks: _Optional[int] = ..., waiting: _Optional[int] = ..., listens: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TierStatus(_message.Message):
-    __slots__ = ("name", "medium", "online", "cause", "bytes_max", "bytes_lent", "bytes_used", "blocks", "evictions", "write_queue", "bytes_written", "bytes_scrubbed")
+    __slots__ = ("name", "medium", "online", "cause", "bytes_max", "bytes_lent", "bytes_used", "blocks", "evictions", "write_queue", "bytes_written", "bytes_scrubbed", "state", "faults", "payload_bytes_written", "write_bytes_per_day", "write_budget_bytes", "blocks_unbudgeted", "blocks_given_up")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MEDIUM_FIELD_NUMBER: _ClassVar[int]
     ONLINE_FIELD_NUMBER: _ClassVar[int]
@@ -474,6 +484,13 @@ class TierStatus(_message.Message):
     WRITE_QUEUE_FIELD_NUMBER: _ClassVar[int]
     BYTES_WRITTEN_FIELD_NUMBER: _ClassVar[int]
     BYTES_SCRUBBED_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    WRITE_BYTES_PER_DAY_FIELD_NUMBER: _ClassVar[int]
+    WRITE_BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_UNBUDGETED_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_GIVEN_UP_FIELD_NUMBER: _ClassVar[int]
     name: str
     medium: str
     online: bool
@@ -486,7 +503,14 @@ class TierStatus(_message.Message):
     write_queue: int
     bytes_written: int
     bytes_scrubbed: int
-    def __init__(self, name: _Optional[str] = ..., medium: _Optional[str] = ..., online: bool = ..., cause: _Optional[str] = ..., bytes_max: _Optional[int] = ..., bytes_lent: _Optional[int] = ..., bytes_used: _Optional[int] = ..., blocks: _Optional[int] = ..., evictions: _Optional[int] = ..., write_queue: _Optional[int] = ..., bytes_written: _Optional[int] = ..., bytes_scrubbed: _Optional[int] = ...) -> None: ...
+    state: str
+    faults: int
+    payload_bytes_written: int
+    write_bytes_per_day: int
+    write_budget_bytes: int
+    blocks_unbudgeted: int
+    blocks_given_up: int
+    def __init__(self, name: _Optional[str] = ..., medium: _Optional[str] = ..., online: bool = ..., cause: _Optional[str] = ..., bytes_max: _Optional[int] = ..., bytes_lent: _Optional[int] = ..., bytes_used: _Optional[int] = ..., blocks: _Optional[int] = ..., evictions: _Optional[int] = ..., write_queue: _Optional[int] = ..., bytes_written: _Optional[int] = ..., bytes_scrubbed: _Optional[int] = ..., state: _Optional[str] = ..., faults: _Optional[int] = ..., payload_bytes_written: _Optional[int] = ..., write_bytes_per_day: _Optional[int] = ..., write_budget_bytes: _Optional[int] = ..., blocks_unbudgeted: _Optional[int] = ..., blocks_given_up: _Optional[int] = ...) -> None: ...
 
 class NamespaceStatus(_message.Message):
     __slots__ = ("name", "model", "block_bytes", "block_tokens", "blocks", "requests", "tokens_asked", "tokens_hit", "tokens_missed", "blocks_published", "blocks_declined", "corrupt_blocks")

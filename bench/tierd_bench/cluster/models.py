@@ -1,0 +1,179 @@
+"""The models served and the machines that serve them, with the time that computing takes.
+
+What the DualPath paper (arXiv 2602.21548) does not say is named here, in one place, with where it
+was taken from. Sections refer to that paper as summed up in this project's notes.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+EFFECTIVE_FLOPS: Final = 300e12
+"""FLOP/s that a prefilling GPU reaches. DeepSeek's published serving figures, 73.7k prompt tokens
+a second a node of 8 H800 with 56 % cache hits at 37e9 active parameters, come to 298e12."""
+
+HBM_BYTES_PER_S: Final = 3.35e12
+"""Memory bandwidth of a Hopper GPU (data sheet)."""
+
+HBM_USABLE_BYTES: Final = 0.9 * 80e9
+"""Of a Hopper GPU's memory; a tenth stays with the runtime, as in vLLM and SGLang."""
+
+PREFILL_OVERHEAD_S: Final = 0.02
+"""Launches and collectives of one prefill step, whatever its size. Assumed."""
+
+DECODE_OVERHEAD_S: Final = 0.01
+"""Launches and collectives of one decode step. Assumed; keeps TPOT within the paper's 50 ms."""
+
+PAPER_GPUS: Final = 8
+"""GPUs of a node in the paper. Storage NIC and DRAM of smaller nodes shrink in proportion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model, as far as bytes and FLOPs of its KV go.
+
+    `attention_width` is query width times layers with attention, `attention_span` how many tokens
+    a query attends to at most, `index_width` the width of a sparse attention's indexer times its
+    layers; for attention over latents (MLA) the query width is heads * (576 + 512) / 2.
+    `prefill_kv_bytes` is the GPU memory that a prefill engine has for KV of whole requests: only
+    loading without layers (the Basic system) is held back by it. `buffer_bytes` is the
+    pinned memory of one engine (section 1.2). `lockstep`: the engines of `group_nodes` nodes run
+    each step together (expert parallelism).
+    """
+
+    name: str
+    active_params: float
+    weight_bytes: float
+    kv_bytes_per_token: float
+    attention_width: float
+    attention_span: float = inf
+    index_width: float = 0.0
+    decode_read_bytes_per_token: float = 0.0
+    buffer_bytes: float = 10e9
+    prefill_kv_bytes: float = 30e9
+    group_nodes: int = 1
+    lockstep: bool = True
+
+    def linear_flops(self, new: float) -> float:
+        """Return the FLOPs of `new` tokens outside attention."""
+        return 2 * self.active_params * new
+
+    def attention_flops(self, new: float, context: float) -> float:
+        """Return the FLOPs of attention of `new` tokens, each to `context` tokens."""
+        attended = min(context, self.attention_span)
+        return 4 * new * attended * self.attention_width + 2 * new * context * self.index_width
+
+    def attention_s(self, cached: float, new: float) -> float:
+        """Return the predicted attention time of a chunk (section 1.3 E: FLOPs to time)."""
+        return self.attention_flops(new, cached + new / 2) / EFFECTIVE_FLOPS
+
+    def linear_s(self, new: float) -> float:
+        """Return the time of one GPU for `new` tokens outside attention."""
+        return self.linear_flops(new) / EFFECTIVE_FLOPS
+
+    def decode_step_s(self, requests: int, tokens: float) -> float:
+        """Return the time of a decode step of `requests` with `tokens` of KV: memory-bound."""
+        weights = self.weight_bytes / (PAPER_GPUS * self.group_nodes)
+        read = weights + tokens * self.decode_read_bytes_per_token
+        return DECODE_OVERHEAD_S + read / HBM_BYTES_PER_S + self.linear_s(requests)
+
+    @property
+    def decode_kv_tokens(self) -> int:
+        """Tokens of KV that fit in a decode engine beside the weights."""
+        weights = self.weight_bytes / (PAPER_GPUS * self.group_nodes)
+        return int((HBM_USABLE_BYTES - weights) / self.kv_bytes_per_token)
+
+    @property
+    def buffer_tokens(self) -> int:
+        """Tokens of KV that fit in one engine's pinned buffer."""
+        return int(self.buffer_bytes / self.kv_bytes_per_token)
+
+    def cache_compute_ratio(self, append: float, context: float) -> float:
+        """Return GB of KV to load per PFLOP to compute (section 1.1, Table 1)."""
+        loaded = self.kv_bytes_per_token * context
+        flops = self.linear_flops(append) + self.attention_flops(append, context)
+        return (loaded / 1e9) / (flops / 1e15)
+
+
+def _dense(
+    name: str, active: float, weights: float, layers: int, query: int, kv: float, **more: float
+) -> Model:
+    return Model(
+        name,
+        active_params=active,
+        weight_bytes=weights,
+        kv_bytes_per_token=kv,
+        attention_width=query * layers,
+        decode_read_bytes_per_token=kv,
+        lockstep=False,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+_LATENT_BYTES: Final = 656
+_INDEX_BYTES: Final = 132
+"""A token's latent KV and indexer key of one layer in FP8 (section 1.5: 61 * (656 + 132) B)."""
+
+
+def _deepseek(
+    name: str, active: float, weights: float, layers: int, heads: int, **more: float
+) -> Model:
+    return Model(
+        name,
+        active_params=active,
+        weight_bytes=weights,
+        kv_bytes_per_token=layers * (_LATENT_BYTES + _INDEX_BYTES),
+        attention_width=layers * heads * (576 + 512) / 2,
+        attention_span=2048,
+        index_width=layers * 64 * 128,
+        decode_read_bytes_per_token=layers * _INDEX_BYTES,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+MODELS: Final = {
+    model.name: model
+    for model in (
+        # DeepSeek-V3.2. Two nodes hold one copy of the weights.
+        _deepseek("ds-660b", 37e9, 660e9, 61, 128, group_nodes=2, prefill_kv_bytes=8e9),
+        # The paper's small model is not published: 30 layers and 3.8e9 active parameters are
+        # those of DeepSeek's other 27B research models.
+        _deepseek("ds-27b", 3.8e9, 27e9, 30, 32),
+        _dense("qwen2.5-32b", 32e9, 65e9, 64, 40 * 128, 64 * 2 * 8 * 128 * 2, buffer_bytes=40e9),
+        _dense("gpt-oss-120b", 5.1e9, 65e9, 18, 64 * 64, 18 * 2 * 8 * 64),
+        _dense("qwen3-235b", 22e9, 235e9, 94, 64 * 128, 94 * 2 * 4 * 128),
+    )
+}
+"""By name. GPT-OSS counts its 18 layers of full attention; the others have a window of 128."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """A node: GPUs with a compute NIC each, one storage NIC and DRAM (section 1.4).
+
+    `compute_nic` is B in bytes/s and per direction, `storage_share` is s (storage NIC = s * B) and
+    `dram` M, half-duplex. `collective_share` of each compute NIC goes to the traffic of the model
+    itself, which comes first on its virtual lane; the paper's analysis takes 0.
+    """
+
+    gpus: int = PAPER_GPUS
+    compute_nic: float = 50e9
+    storage_share: float = 1.0
+    dram: float = 500e9
+    collective_share: float = 0.0
+
+    @classmethod
+    def of_gpus(cls, gpus: int) -> "Hardware":
+        """Return the paper's node, cut down or up to `gpus` GPUs in every respect."""
+        part = gpus / PAPER_GPUS
+        return cls(gpus=gpus, storage_share=part, dram=500e9 * part)
+
+    @property
+    def storage_nic(self) -> float:
+        """Bytes/s of a node's storage NIC."""
+        return self.storage_share * self.compute_nic
+
+    @property
+    def lane(self) -> float:
+        """Bytes/s of a compute NIC that are left to KV, per direction."""
+        return self.compute_nic * (1 - self.collective_share)

@@ -1,0 +1,1 @@
+"""What went wrong in other caches, each defect told by a test that would find it here."""
