@@ -17,6 +17,7 @@ from tierd.core.errors import (
 from tierd.core.keys import BlockKey, adopt_keys, chain_keys
 from tierd.core.layouts import LayerGroup, LayoutSpec, opaque_layout
 from tierd_client.client import Client, connect
+from tierd_client.layering import Layers
 from tierd_client.loader import RouteUse
 from tierd_client.namespace import Namespace
 from tierd_client.results import Fetched, Matched, Published
@@ -29,6 +30,7 @@ __all__ = [
     "Fetched",
     "InvalidRequest",
     "LayerGroup",
+    "Layers",
     "LayoutSpec",
     "Matched",
     "Namespace",

@@ -69,6 +69,11 @@ class Connection:
     def alive(self) -> bool:
         return not self.stream.closed
 
+    @property
+    def maps_all(self) -> bool:
+        """Say whether every mapped tier is CPU memory of this process."""
+        return self.memory is not None and "cuda" not in self.mediums
+
     def open(self, name: str, layout: LayoutSpec, timeout_s: float) -> Opened:
         """Return the namespace's number, opening it if this connection has not.
 

@@ -84,7 +84,7 @@ class Transfer:
         self._ends.started("staged", len(self._staged))
         if split.arm == "staged":
             self._ends.leave_to("direct")  # What is left then has found no slot.
-        self._gate = Gate()
+        self._gate = Gate(buffers)
         self._readers = 0
         self._straight: set[int] = set()  # First blocks of reads into the caller's memory.
 
@@ -172,7 +172,8 @@ class Transfer:
             size = count * self._buffers.part_bytes
             self._delivery.add(first, count, route, size, 0.0)
         if right:
-            self._delivery.routes[route].seconds = now_s - self._started_s
+            use = self._delivery.routes[route]
+            use.seconds, use.mechanism = now_s - self._started_s, news.mechanism
         self._waiting.difference_update(right)
         with self._lock:
             seconds = now_s - self._started_s
@@ -216,7 +217,7 @@ class Transfer:
             self._give_up(index, unanswered=True)
         elif way == "staged":
             with self._lock:
-                self._ends.uses_direct = True
+                self._ends.leave_to("direct")
                 self._ends.give_back(self._cold[index].part(index, 1))
         else:
             with self._lock:

@@ -15,11 +15,13 @@ from typing import Any, Final, Protocol
 import grpc
 
 from tierd.core.keys import BlockKey
-from tierd.core.layouts import LayoutSpec
-from tierd_client.buffers import Buffers, Copy, copy, copy_all
+from tierd.core.layouts import Chunk, LayoutSpec
+from tierd.core.slots import SlotHeader
+from tierd_client.buffers import Buffers, Copy
 from tierd_client.connection import Connection, Opened
-from tierd_client.memory import Refused
+from tierd_client.memory import MappedArena, Refused
 from tierd_client.placement import PlacedRun
+from tierd_client.segments import Patch
 from tierd_client.splitting import DIRECT_READS_MAX, Way
 from tierd_proto.v1 import tierd_pb2 as pb
 
@@ -30,11 +32,16 @@ memory of our own, so that the caller never waits for one."""
 
 @dataclass(slots=True)
 class RouteUse:
-    """What one route delivered to one request."""
+    """What one route delivered to one request.
+
+    `mechanism` says how bytes that were read past the daemon came: "O_DIRECT"; into a GPU's memory
+    "gds", "compat" (kvikio, through memory of the CPU) or "bounced" (so, too, by ourselves).
+    """
 
     blocks: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    mechanism: str = ""
 
     @property
     def rate(self) -> float:
@@ -97,12 +104,14 @@ class PieceRead:
     """What came of one direct read: which blocks are in the caller's memory, and which are not.
 
     `corrupt` are not what they should be; `unanswered` says why the medium gave none of them.
+    `mechanism` is as in `RouteUse`.
     """
 
     piece: PlacedRun
     right: Sequence[int] = ()
     corrupt: Sequence[int] = ()
     unanswered: str = ""
+    mechanism: str = ""
 
 
 class Gate:
@@ -112,15 +121,16 @@ class Gate:
     gate, which shuts when the fetch returns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, buffers: Buffers) -> None:
+        self._buffers = buffers
         self._lock = threading.Lock()
         self._open = True
 
     def through(self, copies: Sequence[Copy]) -> bool:
         """Make the copies if the gate is open; say whether it was."""
         with self._lock:
-            for target, source, length in copies if self._open else ():
-                copy(target, source, length)
+            if self._open:
+                self._buffers.copy_all(copies, None)
             return self._open
 
     def shut(self) -> None:
@@ -225,6 +235,14 @@ class LocalLoader:
                     self._threads.background.submit(arena.populate, region, region_slots)
         return arena
 
+    def _prepare(self, arena: MappedArena, run: PlacedRun, buffers: Buffers) -> None:
+        """Have the regions of a run made ready for copies into these buffers."""
+        region_slots = self._opened.region_slots[run.tier]
+        size = region_slots * arena.slot_bytes
+        last = (run.slot + run.count - 1) // region_slots
+        for region in range(run.slot // region_slots, last + 1):
+            buffers.prepare(arena, arena.address + region * size, size, self._threads.background)
+
     def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
         """Copy neighbouring slots, in one go where both sides are contiguous."""
         arena = self.touch_regions(run.tier, run.slot, run.count)
@@ -233,8 +251,9 @@ class LocalLoader:
         layout = self._layout
         stride = arena.slot_bytes
         start = arena.address + run.slot * stride + leased.part * layout.part_stride_bytes
-        copies = buffers.copies_from(run.first, start, stride, run.count)
-        copy_all(copies, self.helpers)
+        if buffers.is_on_device:
+            self._prepare(arena, run, buffers)
+        buffers.copy_all(buffers.copies_from(run.first, start, stride, run.count), self.helpers)
         return run.count if self.holds(leased) else 0
 
     def pieces(self, run: PlacedRun) -> list[PlacedRun]:
@@ -271,7 +290,7 @@ class LocalLoader:
         indices = range(piece.first, piece.first + piece.count)
         keys = [leased.keys[index] for index in indices]
         targets = [buffers.address(index) for index in indices]
-        reader = self._connection.reader(self._layout, leased.part)
+        reader = buffers.reader(self._connection.reader(self._layout, leased.part))
         try:
             segment = self._memory.segment(self._opened.number, piece.tier, region)
             if gate is None:
@@ -286,17 +305,67 @@ class LocalLoader:
             return PieceRead(piece, unanswered=str(error) or type(error).__name__)
         right = [at for at, fault in zip(indices, faults, strict=True) if not fault]
         wrong = [at for at, fault in zip(indices, faults, strict=True) if fault]
-        return PieceRead(piece, right, wrong)
+        return PieceRead(piece, right, wrong, mechanism=reader.mechanism)
+
+    def load_chunk(self, run: PlacedRun, leased: Leased, buffers: Buffers, chunk: Chunk) -> None:
+        """Copy some layers of neighbouring slots. They are right if the lease still holds."""
+        arena = self.touch_regions(run.tier, run.slot, run.count)
+        stride = arena.slot_bytes
+        start = arena.address + run.slot * stride + leased.part * self._layout.part_stride_bytes
+        start += chunk.offset
+        copies = [
+            (buffers.address(run.first + at) + chunk.offset, start + at * stride, chunk.bytes)
+            for at in range(run.count)
+        ]
+        buffers.copy_all(copies, self.helpers)
+
+    def read_chunk(
+        self,
+        block: PlacedRun,
+        number: int,
+        header: SlotHeader | None,
+        leased: Leased,
+        buffers: Buffers,
+        gate: Gate,
+    ) -> SlotHeader | str:
+        """Read some layers of one block through a gate; return what its slot says, or a fault.
+
+        `header` is what it said when other layers were read. Of a slot without checksums for
+        chunks the whole part is read, with the first of them.
+        """
+        region, slot = divmod(block.slot, self._opened.region_slots[block.tier])
+        reader = self._connection.reader(self._layout, leased.part)
+        key = leased.keys[block.first]
+        found: SlotHeader | str = ""
+        read: Patch | None = None
+        for _ in range(2):
+            try:
+                segment = self._memory.segment(self._opened.number, block.tier, region)
+                found, read = reader.read_chunk(segment, slot, header or key, number)
+            except (OSError, Refused) as error:
+                found, read = str(error) or type(error).__name__, None
+            if not isinstance(found, str):
+                break
+            self._memory.forget_segment(self._opened.number, block.tier, region)
+        if read is not None:
+            address, offset, size = read
+            if not gate.through([(buffers.address(block.first) + offset, address, size)]):
+                return "too late"
+        return found
 
     def _load_cuda(self, arena: Any, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
         import torch
 
-        layout = self._layout
-        start = leased.part * layout.part_stride_bytes
+        size, region_slots = self._layout.part_bytes, self._opened.region_slots[run.tier]
+        start = leased.part * self._layout.part_stride_bytes
         for index in range(run.count):
-            slot = arena.slot(run.slot + index, self._opened.region_slots[run.tier])
-            target = torch.frombuffer(buffers.view(run.first + index), dtype=torch.uint8)
-            target.copy_(slot[start : start + layout.part_bytes])
+            slot = arena.slot(run.slot + index, region_slots)[start : start + size]
+            if buffers.is_on_device:
+                target = buffers.address(run.first + index)
+                buffers.copy_all([(target, slot.data_ptr(), size)], None)
+            else:
+                view = torch.frombuffer(buffers.view(run.first + index), dtype=torch.uint8)
+                view.copy_(slot)
         return run.count if self.holds(leased) else 0
 
 

@@ -79,6 +79,8 @@ class DaemonMemory:
 
     def __init__(self, path: str) -> None:
         self._lock = threading.Lock()
+        # Apart, so that nobody who looks at what is mapped waits for an answer to a question.
+        self._asking = threading.Lock()
         self._overdue = False
         self._writers = 0
         self._closed = False
@@ -182,7 +184,7 @@ class DaemonMemory:
             self._socket.close()
 
     def _ask(self, **want: Any) -> tuple[pb.DescriptorReply, int]:
-        with self._lock:
+        with self._asking:
             if self._overdue:
                 # A late answer would be taken for that to the next question.
                 raise Refused("the daemon owes an answer")

@@ -11,7 +11,9 @@ from tierd.core.keys import BlockKey, chain_keys, join_keys
 from tierd.core.layouts import LayoutSpec
 from tierd_client.buffers import Buffers
 from tierd_client.connection import Connection, Opened
+from tierd_client.devices import buffers_of
 from tierd_client.fetching import Transfer, summary
+from tierd_client.layering import ArrivingLayers, Layers, PresentLayers
 from tierd_client.loader import Leased, Loader, LocalLoader, RemoteLoader
 from tierd_client.placement import placed_runs
 from tierd_client.results import Fetched, Matched, Published
@@ -80,15 +82,16 @@ class Namespace:
     ) -> Fetched:
         """Copy the longest held prefix of `chain` into the caller's memory.
 
-        Shapes: `into` is one contiguous buffer, array or CPU tensor of at least
-        [blocks, part_bytes] bytes, or a sequence of buffers, one a block. Units: seconds.
+        Shapes: `into` is one contiguous buffer, array or tensor of at least [blocks, part_bytes]
+        bytes, or a sequence of buffers, one a block. They may be in the memory of a GPU of the
+        daemon's host; what was queued there and uses them has to be done. Units: seconds.
         `wait_s` is how long to wait while another client is writing the next block; what has
         not come by `deadline_s` is cut off. `part` is the shard's rank. `route` says how blocks
         on disk come: through the daemon's memory ("staged"), read by this process ("direct"), or
         as the daemon thinks best ("auto").
 
         Raises:
-            InvalidRequest: `into` is none of these, or too small.
+            InvalidRequest: `into` is none of these, or too small, or a GPU's where there is none.
         """
         timing = _Timing(deadline_s, wait_s)
         return self._fetch(chain, into, timing, part, None, route)[0]
@@ -109,6 +112,49 @@ class Namespace:
         others wait up to `wait_s` for what it publishes.
         """
         return self._fetch(chain, into, _Timing(deadline_s, wait_s), part, part, route)
+
+    def fetch_layers(
+        self,
+        chain: Chain,
+        into: Any,
+        *,
+        deadline_s: float = 5.0,
+        wait_s: float = 0.0,
+        part: int = 0,
+    ) -> Layers:
+        """Start copying the longest held prefix of `chain`, all blocks' first layers first.
+
+        Shapes and units as of `fetch`. An engine computes with a layer as soon as it is here:
+
+            with kv.fetch_layers(tokens, into) as fetch:
+                for layer in fetch.layers():
+                    ...
+
+        Blocks on disk are read by this process. Over the network, and into GPU memory, all
+        layers come at once.
+
+        Raises:
+            InvalidRequest: `into` is none of what `fetch` takes, or too small.
+        """
+        until_s = time.monotonic() + deadline_s
+        self._check_part(part)
+        keys = self._keys(chain)
+        buffers = buffers_of(into, self.layout.part_bytes, len(keys))
+        connection = self._client.connection()
+        if connection is None or not connection.maps_all or buffers.is_on_device:
+            timing = _Timing(deadline_s, wait_s)
+            return PresentLayers(
+                self.layout, self._fetch(chain, into, timing, part, None, "auto")[0]
+            )
+        asked = self._ask_fetch(keys, until_s, wait_s, None, "direct")
+        if isinstance(asked, str) or not asked[2].lease:
+            cut = asked if isinstance(asked, str) else ""
+            return PresentLayers(self.layout, Fetched(cut=cut))
+        connection, opened, reply, _ = asked
+        loader = self._loader(connection, opened)
+        assert isinstance(loader, LocalLoader)
+        leased = Leased(reply.lease, reply.fence, keys, part, until_s)
+        return ArrivingLayers(connection, loader, reply, leased, buffers, self.layout)
 
     def fetch_views(
         self, chain: Chain, *, deadline_s: float = 5.0, wait_s: float = 0.0, part: int = 0
@@ -264,7 +310,7 @@ class Namespace:
         until_s = start_s + timing.deadline_s
         self._check_part(part)
         keys = self._keys(chain)
-        buffers = Buffers(into, self.layout.part_bytes, len(keys), writable=True)
+        buffers = buffers_of(into, self.layout.part_bytes, len(keys))
         nothing = Reservation(None, None, self.layout, part, None)
         asked = self._ask_fetch(keys, until_s, timing.wait_s, reserve_part, route)
         if isinstance(asked, str):
@@ -278,6 +324,9 @@ class Namespace:
         leased = Leased(reply.lease, reply.fence, keys, part, until_s)
         try:
             loader = self._loader(connection, opened)
+            if buffers.is_on_device and not isinstance(loader, LocalLoader):
+                remedy = "fetch into CPU memory: the daemon is on another host"
+                raise InvalidRequest("into", "on a GPU", remedy)
             transfer = Transfer(connection, loader, reply, leased, buffers, split)
             delivery = transfer.run(connection.splitter(self.layout), start_s)
         finally:

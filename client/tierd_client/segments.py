@@ -14,7 +14,7 @@ from typing import Final
 
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
-from tierd.core.slots import check_header, check_part
+from tierd.core.slots import SlotHeader, check_chunk, check_header, check_part, has_chunks
 from tierd.core.units import PAGE_BYTES
 from tierd_client.buffers import copy
 from tierd_client.memory import SegmentFile
@@ -23,6 +23,10 @@ PIECE_BYTES: Final = 4 << 20
 """Neighbouring slots are read together, up to so much at once."""
 
 _PIECE_SLOTS_MAX: Final = 256
+
+
+Patch = tuple[int, int, int]
+"""An address, the place in the part of the bytes that are there, and how many they are."""
 
 
 class SegmentReader:
@@ -75,6 +79,51 @@ class SegmentReader:
         payloads = self._buffer("scratch", len(keys), self.layout.part_stride_bytes)
         faults = self._read(segment, first, keys, payloads)
         return faults, [_address(payload) for payload in payloads]
+
+    def read_chunk(
+        self, segment: SegmentFile, slot: int, expect: SlotHeader | BlockKey, number: int
+    ) -> tuple[SlotHeader | str, Patch | None]:
+        """Read chunk `number` of the layout out of one slot, into the calling thread's own memory.
+
+        `expect` is the block's key, or what its header said before. Returns the header or what
+        is wrong, and the bytes, good until the thread's next call. A slot without checksums for
+        chunks gives its whole part with the first chunk, and nothing with the others.
+
+        Raises:
+            OSError: the file does not answer.
+        """
+        layout = self.layout
+        at = segment.first_slot + slot * segment.slot_stride
+        header: SlotHeader | str
+        if isinstance(expect, SlotHeader):
+            header = expect
+        else:
+            [page] = self._buffer("pages", 1, PAGE_BYTES)
+            got = os.preadv(segment.descriptor, [page], at)
+            header = check_header(page, expect, layout) if got == PAGE_BYTES else "cut short"
+        if isinstance(header, str):
+            return header, None
+        part_at = at + segment.slot_header + self.part * layout.part_stride_bytes
+        if not has_chunks(header, layout):
+            return self._read_part(segment, header, part_at) if number == 0 else (header, None)
+        chunk = layout.chunks[number]
+        [pages] = self._buffer("chunk", 1, layout.part_stride_bytes)
+        whole_pages = pages[: chunk.page_bytes]
+        if os.preadv(segment.descriptor, [whole_pages], part_at + chunk.page_offset) < chunk.bytes:
+            return "cut short", None
+        skipped = chunk.offset - chunk.page_offset
+        found = whole_pages[skipped : skipped + chunk.bytes]
+        fault = check_chunk(header, self.part, number, found)
+        return fault or header, (_address(found), chunk.offset, chunk.bytes)
+
+    def _read_part(
+        self, segment: SegmentFile, header: SlotHeader, at: int
+    ) -> tuple[SlotHeader | str, Patch | None]:
+        [part] = self._buffer("chunk", 1, self.layout.part_stride_bytes)
+        if os.preadv(segment.descriptor, [part], at) < self.layout.part_bytes:
+            return "cut short", None
+        fault = check_part(header, self.part, part[: self.layout.part_bytes])
+        return fault or header, (_address(part), 0, self.layout.part_bytes)
 
     def _read(
         self,

@@ -30,8 +30,9 @@ _SPLIT_BYTES_MIN: Final = 2 * PIECE_BYTES
 
 _LEARN_BYTES_MIN: Final = 4 * PIECE_BYTES
 _WINDOW_BYTES_MAX: Final = 32 * MiB
-_WINDOW_S: Final = 0.03
-"""What is asked of the staged route ahead: so many seconds of it, or so many bytes."""
+_WINDOW_S: Final = 0.06
+"""What a route is given ahead: so many seconds of it, or so many bytes. Half as long let the
+staged route starve on a busy machine."""
 
 _BLOCKS_MAX: Final = (1 << 32) - 1
 
@@ -40,7 +41,11 @@ _NEWEST: Final = 0.3
 """Weight of the newest rate in the running mean."""
 
 _GAIN_MIN: Final = 1.10
-"""Both routes must beat one by this: the staged one leaves blocks in memory for the next turn."""
+"""Both routes must beat the better one by this, to be worth the threads."""
+
+_TIE: Final = 1.03
+"""The staged route is taken where the direct one is not faster than this: it leaves the blocks in
+memory for the next turn."""
 
 _SHARE_MIN: Final = 0.3
 """A route that brought less than this of a split is not tried alone: it would take too long."""
@@ -180,7 +185,7 @@ class Splitter:
             return "both"
         # Of two that are alike, the one that leaves the blocks in memory.
         staged = self._arms.get("staged")
-        if staged is not None and _GAIN_MIN * staged.rate > self._arms[single].rate:
+        if staged is not None and _TIE * staged.rate > self._arms[single].rate:
             return "staged"
         return single
 

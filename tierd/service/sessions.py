@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 
 from tierd.control import events as ev
 from tierd.control.leases import Lease
-from tierd.core.errors import InvalidRequest, Overloaded, TierdError
+from tierd.core.errors import InvalidRequest, Overloaded, TierdError, TierOffline
 from tierd.core.layouts import LayoutSpec
 from tierd.core.slots import slot_stride_bytes
 from tierd.core.units import NS_PER_MS, MiB
@@ -332,7 +332,10 @@ def _hand_segment(space: Any, region: int) -> Handed:
     stride = slot_stride_bytes(space.spec.layout)
     header = stride - space.spec.layout.block_bytes
     reply = pb.DescriptorReply(slot_stride=stride, slot_header=header, first_slot=first)
-    return Handed(reply, space.open_segment(region), close=True)
+    try:
+        return Handed(reply, space.open_segment(region), close=True)
+    except TierOffline as error:
+        return _refused(error.cause)
 
 
 def _refused(why: str) -> Handed:
