@@ -117,11 +117,15 @@ class AsyncNamespace:
         wait_s: float = 0.0,
         part: int = 0,
         route: Route = "auto",
+        compute_s: float = 0.0,
     ) -> Fetched:
         """Copy the longest held prefix of `chain` into the caller's memory."""
         call = self._namespace.fetch
         return await self._threads.run(
-            call, chain, into, deadline_s=deadline_s, wait_s=wait_s, part=part, route=route
+            partial(call, chain, into, deadline_s=deadline_s, wait_s=wait_s),
+            part=part,
+            route=route,
+            compute_s=compute_s,
         )
 
     async def fetch_and_reserve(
@@ -133,11 +137,15 @@ class AsyncNamespace:
         wait_s: float = 0.0,
         part: int = 0,
         route: Route = "auto",
+        compute_s: float = 0.0,
     ) -> tuple[Fetched, Reservation]:
         """Like `fetch`, and in the same step reserve the blocks that are missing."""
         call = self._namespace.fetch_and_reserve
         return await self._threads.run(
-            call, chain, into, deadline_s=deadline_s, wait_s=wait_s, part=part, route=route
+            partial(call, chain, into, deadline_s=deadline_s, wait_s=wait_s),
+            part=part,
+            route=route,
+            compute_s=compute_s,
         )
 
     async def fetch_views(

@@ -78,7 +78,9 @@ class Transfer:
                 self._staged.update(indices)
             else:
                 left += loader.pieces(run)
-        self._waiting = set(self._cold)
+        if split.arm == "none":
+            self._staged, left = set(), []
+        self._waiting = set(self._cold) if split.arm != "none" else set()
         self._lock = threading.Lock()
         self._ends = TwoEnded(left, buffers.part_bytes, split)
         self._ends.started("staged", len(self._staged))
@@ -107,6 +109,7 @@ class Transfer:
             self._read_more()
         self._gate.shut()
         if self._cold:
+            self._delivery.why = self._split.why
             self._learn(splitter, heard_s)
         while self._straight:
             # The device writes to the caller's memory, which cannot be taken back from it.
@@ -292,7 +295,6 @@ class Transfer:
     def _learn(self, splitter: Splitter, ended_s: float) -> None:
         """Tell what the routes reached, and which of them failed."""
         now_s = time.monotonic()
-        self._delivery.why = self._split.why
         with self._lock:
             moved = self._ends.moved
         with self._connection.splitting:

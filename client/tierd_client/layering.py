@@ -168,7 +168,11 @@ class ArrivingLayers(Layers):
             if self._is_over():
                 return
             started_s = time.perf_counter()
-            self._loader.load_chunk(run, self._leased, self._buffers, chunk)
+            try:
+                self._loader.load_chunk(run, self._leased, self._buffers, chunk)
+            except OSError:  # A GPU's driver refused.
+                self._cut = "read failed"
+                return
             self._count(run.tier, run.count, chunk, time.perf_counter() - started_s)
 
     def _hear(self) -> "_ChunkRead | None":

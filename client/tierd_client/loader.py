@@ -308,8 +308,14 @@ class LocalLoader:
         return PieceRead(piece, right, wrong, mechanism=reader.mechanism)
 
     def load_chunk(self, run: PlacedRun, leased: Leased, buffers: Buffers, chunk: Chunk) -> None:
-        """Copy some layers of neighbouring slots. They are right if the lease still holds."""
+        """Copy some layers of neighbouring slots. They are right if the lease still holds.
+
+        Raises:
+            OSError: the GPU whose memory it is does not answer.
+        """
         arena = self.touch_regions(run.tier, run.slot, run.count)
+        if buffers.is_on_device:
+            self._prepare(arena, run, buffers)
         stride = arena.slot_bytes
         start = arena.address + run.slot * stride + leased.part * self._layout.part_stride_bytes
         start += chunk.offset
@@ -349,8 +355,11 @@ class LocalLoader:
             self._memory.forget_segment(self._opened.number, block.tier, region)
         if read is not None:
             address, offset, size = read
-            if not gate.through([(buffers.address(block.first) + offset, address, size)]):
-                return "too late"
+            try:
+                if not gate.through([(buffers.address(block.first) + offset, address, size)]):
+                    return "too late"
+            except OSError as error:
+                return str(error)
         return found
 
     def _load_cuda(self, arena: Any, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:

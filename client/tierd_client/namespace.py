@@ -33,11 +33,13 @@ Chain = Sequence[BlockKey] | Any
 
 
 @dataclass(frozen=True, slots=True)
-class _Timing:
-    """How long a fetch may take in all, and how long of that it may wait for a writer."""
+class _Terms:
+    """What a fetch is to keep to; see `Namespace.fetch`."""
 
     deadline_s: float
     wait_s: float
+    route: Route
+    compute_s: float = 0.0
 
 
 class Namespace:
@@ -79,6 +81,7 @@ class Namespace:
         wait_s: float = 0.0,
         part: int = 0,
         route: Route = "auto",
+        compute_s: float = 0.0,
     ) -> Fetched:
         """Copy the longest held prefix of `chain` into the caller's memory.
 
@@ -88,13 +91,15 @@ class Namespace:
         `wait_s` is how long to wait while another client is writing the next block; what has
         not come by `deadline_s` is cut off. `part` is the shard's rank. `route` says how blocks
         on disk come: through the daemon's memory ("staged"), read by this process ("direct"), or
-        as the daemon thinks best ("auto").
+        as is faster, by the rates seen so far ("auto"). `compute_s` is how long the engine would
+        compute one block: where the disk takes longer, the prefix ends before its first block on
+        disk. 0 brings everything.
 
         Raises:
             InvalidRequest: `into` is none of these, or too small, or a GPU's where there is none.
         """
-        timing = _Timing(deadline_s, wait_s)
-        return self._fetch(chain, into, timing, part, None, route)[0]
+        terms = _Terms(deadline_s, wait_s, route, compute_s)
+        return self._fetch(chain, into, terms, part, None)[0]
 
     def fetch_and_reserve(
         self,
@@ -105,13 +110,15 @@ class Namespace:
         wait_s: float = 0.0,
         part: int = 0,
         route: Route = "auto",
+        compute_s: float = 0.0,
     ) -> tuple[Fetched, Reservation]:
         """Like `fetch`, and in the same step reserve the blocks that are missing.
 
         Of several clients that ask for the same chain at once, one gets the reservation; the
         others wait up to `wait_s` for what it publishes.
         """
-        return self._fetch(chain, into, _Timing(deadline_s, wait_s), part, part, route)
+        terms = _Terms(deadline_s, wait_s, route, compute_s)
+        return self._fetch(chain, into, terms, part, part)
 
     def fetch_layers(
         self,
@@ -130,7 +137,7 @@ class Namespace:
                 for layer in fetch.layers():
                     ...
 
-        Blocks on disk are read by this process. Over the network, and into GPU memory, all
+        Blocks on disk are read by this process, through memory of the CPU. Over the network all
         layers come at once.
 
         Raises:
@@ -141,12 +148,10 @@ class Namespace:
         keys = self._keys(chain)
         buffers = buffers_of(into, self.layout.part_bytes, len(keys))
         connection = self._client.connection()
-        if connection is None or not connection.maps_all or buffers.is_on_device:
-            timing = _Timing(deadline_s, wait_s)
-            return PresentLayers(
-                self.layout, self._fetch(chain, into, timing, part, None, "auto")[0]
-            )
-        asked = self._ask_fetch(keys, until_s, wait_s, None, "direct")
+        if connection is None or not connection.maps_all:
+            terms = _Terms(deadline_s, wait_s, "auto")
+            return PresentLayers(self.layout, self._fetch(chain, into, terms, part, None)[0])
+        asked = self._ask_fetch(keys, until_s, _Terms(deadline_s, wait_s, "direct"), None)
         if isinstance(asked, str) or not asked[2].lease:
             cut = asked if isinstance(asked, str) else ""
             return PresentLayers(self.layout, Fetched(cut=cut))
@@ -167,7 +172,7 @@ class Namespace:
         self._check_part(part)
         keys = self._keys(chain)
         started_s = time.monotonic()
-        asked = self._ask_fetch(keys, until_s, wait_s, None, "staged")
+        asked = self._ask_fetch(keys, until_s, _Terms(deadline_s, wait_s, "staged"), None)
         if isinstance(asked, str) or not asked[2].lease:
             return Views(None, 0, 0, ())
         connection, opened, reply, split = asked
@@ -301,18 +306,17 @@ class Namespace:
         self,
         chain: Chain,
         into: Any,
-        timing: "_Timing",
+        terms: _Terms,
         part: int,
         reserve_part: int | None,
-        route: Route,
     ) -> tuple[Fetched, Reservation]:
         start_s = time.monotonic()
-        until_s = start_s + timing.deadline_s
+        until_s = start_s + terms.deadline_s
         self._check_part(part)
         keys = self._keys(chain)
         buffers = buffers_of(into, self.layout.part_bytes, len(keys))
         nothing = Reservation(None, None, self.layout, part, None)
-        asked = self._ask_fetch(keys, until_s, timing.wait_s, reserve_part, route)
+        asked = self._ask_fetch(keys, until_s, terms, reserve_part)
         if isinstance(asked, str):
             return Fetched(seconds=time.monotonic() - start_s, cut=asked), nothing
         connection, opened, reply, split = asked
@@ -338,9 +342,8 @@ class Namespace:
         self,
         keys: list[BlockKey],
         until_s: float,
-        wait_s: float,
+        terms: _Terms,
         reserve_part: int | None,
-        route: Route,
     ) -> tuple[Connection, Opened, pb.FetchReply, Split] | str:
         """Return the reply, who gave it, and how to go about it; or why there is none."""
         if not keys:
@@ -349,14 +352,14 @@ class Namespace:
         if reached is None:
             return "daemon away"
         connection, opened = reached
-        split = self._split(connection, route, len(keys))
+        split = self._split(connection, terms, len(keys))
         remaining_s = max(0.0, until_s - time.monotonic())
         # What is held is to be here in time, even if the wait was in vain.
         longest_s = remaining_s - min(_ANSWER_S_MAX, remaining_s / 4)
         body = pb.Fetch(
             namespace=opened.number,
             keys=join_keys(keys),
-            wait_ns=int(min(wait_s, longest_s) * 1e9),
+            wait_ns=int(min(terms.wait_s, longest_s) * 1e9),
             reserve=reserve_part is not None,
             part=reserve_part or 0,
             stage_blocks=split.stage_blocks(self.layout.part_bytes),
@@ -372,13 +375,15 @@ class Namespace:
         except Overloaded:
             return "overloaded"
 
-    def _split(self, connection: Connection, route: Route, blocks: int) -> Split:
+    def _split(self, connection: Connection, terms: _Terms, blocks: int) -> Split:
         """Choose the routes for a fetch of up to so many blocks."""
-        if connection.memory is None:
-            route = "staged"  # There is only one, through the daemon.
+        # Over the network there is only one, through the daemon.
+        route = terms.route if connection.memory else "staged"
+        size = blocks * self.layout.part_bytes
+        worth_rate = self.layout.part_bytes / terms.compute_s if terms.compute_s else 0.0
         with connection.splitting:
             splitter = connection.splitter(self.layout)
-            return splitter.choose(route, blocks * self.layout.part_bytes, time.monotonic())
+            return splitter.choose(route, size, time.monotonic(), worth_rate)
 
     def _wait(
         self, future: "Future[pb.ServerMessage]", timeout_s: float

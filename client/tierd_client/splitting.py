@@ -17,7 +17,7 @@ Route = Literal["auto", "staged", "direct"]
 faster."""
 
 Way = Literal["staged", "direct"]
-Arm = Literal["both", "staged", "direct"]
+Arm = Literal["both", "staged", "direct", "none"]
 
 PIECE_BYTES: Final = 4 * MiB
 """What one direct read takes at most: enough for the device, little enough to share out."""
@@ -53,6 +53,9 @@ _SHARE_MIN: Final = 0.3
 _PATIENCE_MIN: Final = 16
 _PATIENCE_MAX: Final = 256
 """Fetches between two looks at what was not the best way. It doubles while that stays so."""
+
+_DECLINED_MAX: Final = 32
+"""So many fetches in a row are spared a slow disk, before one finds out whether it still is."""
 
 _BACKOFF_S_MIN: Final = 1.0
 _BACKOFF_S_MAX: Final = 60.0
@@ -118,17 +121,32 @@ class Splitter:
         self._demoted: dict[Way, _Demotion] = {}
         self._fetches = 0
         self._arm: Arm = "staged"
+        self._disk = _Looked()
+        self._declined = 0
 
-    def choose(self, route: Route, size: int, now_s: float) -> Split:
-        """Return how to fetch up to `size` bytes."""
-        arm, why = self._choose(route, size, now_s)
+    def choose(self, route: Route, size: int, now_s: float, worth_rate: float = 0.0) -> Split:
+        """Return how to fetch up to `size` bytes.
+
+        A disk that has brought less than `worth_rate` bytes a second is not read.
+        """
+        arm: Arm
+        if 0 < self._disk.rate < worth_rate and self._declined < _DECLINED_MAX:
+            self._declined += 1
+            found = f"{self._disk.rate / 1e9:.3g} GB/s, worth it from {worth_rate / 1e9:.3g} on"
+            arm, why = "none", f"the disk is slower than computing: {found}"
+        else:
+            self._declined = 0
+            arm, why = self._choose(route, size, now_s)
         rates = {way: looked.rate or _RATE_UNKNOWN for way, looked in self._ways.items()}
         return Split(arm, rates, why)
 
     def learn(self, arm: Arm, seconds: float, moved: dict[Way, int]) -> None:
         """Note what a fetch reached: the bytes that each route brought in its `seconds`."""
         total = sum(moved.values())
-        if total < _LEARN_BYTES_MIN or seconds <= 0:
+        if not total or seconds <= 0:
+            return
+        self._disk.learn(total / seconds, self._fetches)
+        if total < _LEARN_BYTES_MIN:
             return
         self._fetches += 1
         for way, size in moved.items():

@@ -126,6 +126,26 @@ def test_a_daemon_that_goes_silent_is_hedged(start_daemon: StartDaemon) -> None:
         assert fetched.seconds < 20.0
 
 
+def test_a_disk_slower_than_computing_is_not_read(start_daemon: StartDaemon) -> None:
+    """Loading from a slow disk took longer than the prompt would have taken to compute."""
+    daemon = start_daemon(256 * MiB, **SETTINGS)
+    with daemon.client() as client:
+        kv, keys = on_disk_only(daemon, client)
+        into = room(keys, DEEP)
+        first = kv.fetch(keys, into, compute_s=1e-6)
+        in_memory = kv.match(keys).by_tier["host"]
+        assert first.blocks == BLOCKS  # Nothing is known yet.
+        publish_all(kv, chain(3, BLOCKS, DEEP))
+        spared = kv.fetch(keys, into, compute_s=1e-6)
+        worth_it = kv.fetch(keys, into, compute_s=60.0)
+    assert in_memory
+    assert spared.blocks < BLOCKS
+    assert set(spared.by_tier) <= {"host"}
+    assert "slower than computing" in spared.why
+    assert worth_it.blocks == BLOCKS
+    assert is_right(keys, into)
+
+
 def test_without_a_slot_the_blocks_come_directly(daemon: Daemon) -> None:
     """Blocks that the daemon declined to stage were asked of it again, until the deadline."""
     with daemon.client() as client:
@@ -196,7 +216,7 @@ def test_a_damaged_layer_is_never_yielded(daemon: Daemon) -> None:
         into = room(keys, DEEP)
         with kv.fetch_layers(keys, into) as fetch:
             seen = list(fetch.layers())
-        assert seen == [0, 1, 2, 3]
+        assert seen in ([], [0, 1], [0, 1, 2, 3])  # Two layers a chunk, read ahead.
         assert (fetch.result().blocks, fetch.result().cut) == (0, "read failed")
         eventually(lambda: client.status().namespaces[0].corrupt_blocks == 1)
         with kv.fetch_layers(keys, into) as again:

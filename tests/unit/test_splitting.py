@@ -175,6 +175,16 @@ def test_what_is_asked_for_is_done_and_little_is_not_split() -> None:
     assert splitter.choose("direct", 128 * BLOCK, 0.0).stage_blocks(BLOCK) == 0
 
 
+def test_a_disk_slower_than_computing_is_spared_and_looked_at_again() -> None:
+    splitter = Splitter()
+    assert splitter.choose("auto", 128 * BLOCK, 0.0, worth_rate=1e9).arm == "both"
+    splitter.learn("both", 1.0, {"staged": BLOCK, "direct": BLOCK})
+    chosen = [splitter.choose("auto", 128 * BLOCK, 0.0, worth_rate=1e9) for _ in range(40)]
+    assert [split.arm for split in chosen].count("none") == 39
+    assert "slower than computing" in chosen[0].why
+    assert splitter.choose("auto", 128 * BLOCK, 0.0, worth_rate=1e6).arm == "both"
+
+
 def test_no_block_behind_a_lost_one_is_dealt_out() -> None:
     ends = TwoEnded([PlacedRun(0, 8, 1, 0, pending=False)], BLOCK, both())
     ends.drop_from(3)
