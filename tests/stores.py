@@ -34,7 +34,7 @@ def store_config(
 ) -> StoreConfig:
     """Return a configuration whose entry tier is `host`."""
     entry = [tier.name for tier in tiers].index("host")
-    limits = limits or Limits(write_batch_bytes=2 * PAGE_BYTES)
+    limits = limits or Limits(write_batch_bytes=2 * PAGE_BYTES, write_batches_max=2)
     return StoreConfig(tiers, entry, policies, limits, READ_LEASE_NS, WRITE_LEASE_NS)
 
 

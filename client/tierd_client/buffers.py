@@ -73,7 +73,7 @@ class Buffers:
         return [(there, here, length) for here, there, length in turned]
 
     def copy_all(self, copies: Sequence[Copy], helper: Executor | None) -> None:
-        """Make copies into these buffers: see `copy_all`."""
+        """Make copies into these buffers, or out of them: see `copy_all`."""
         copy_all(copies, helper)
 
     def reader(self, beside: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The caller's memory on a GPU, and what is done to it: copies into it, and pages pinned for them.
+"""The caller's memory on a GPU, and copies into it and out of it, from pages pinned for them.
 
 Accepted is what has `__cuda_array_interface__` (torch, cupy, numba, ...): one contiguous buffer
 for all blocks, or a sequence of them, one a block. Reading from disk into it is `gds.py`.
@@ -67,7 +67,9 @@ def is_on_device(given: Any) -> bool:
 
 
 class DeviceCopies:
-    """Copies into GPU memory. Concurrency: any thread; copies of one GPU go one after another.
+    """Copies into GPU memory and out of it.
+
+    Concurrency: any thread; copies of one GPU go one after another.
 
     Stream: a stream of its own, which is waited for. What the caller queued before, and uses the
     memory, has to be done.
@@ -93,15 +95,14 @@ class DeviceCopies:
             raise InvalidRequest("memory", f"of GPUs {sorted(devices)}", "give memory of one")
         return devices.pop() if devices else 0
 
-    def copy_all(self, copies: Sequence[Copy]) -> None:
-        """Make every copy: the targets are one GPU's, the sources any GPU's or the host's.
+    def copy_all(self, copies: Sequence[Copy], device: int) -> None:
+        """Make every copy, between memory of a GPU and the host's or any GPU's.
 
         Raises:
             CudaFault: the driver refused. The targets are undefined.
         """
         if not copies:
             return
-        device = self._driver.device_of(copies[0][0])
         with self._driver.on_device(device):
             stream = self._stream(device)
             try:
@@ -163,12 +164,12 @@ class DeviceBuffers(Buffers):
         self._device = copies.device_of([self.address(index) for index in range(count)])
 
     def copy_all(self, copies: Sequence[Copy], helper: Executor | None) -> None:
-        """Make copies into these buffers. One thread is enough: the GPU copies.
+        """Make copies into these buffers, or out. One thread is enough: the GPU copies.
 
         Raises:
             CudaFault: the GPU does not answer.
         """
-        self._copies.copy_all(copies)
+        self._copies.copy_all(copies, self._device)
 
     def reader(self, beside: SegmentReader) -> Any:
         """Return what reads into these buffers the parts that `beside` reads."""

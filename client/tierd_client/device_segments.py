@@ -83,7 +83,8 @@ class BouncedReader:
         faults, payloads = self._beside.read_beside(segment, first, keys)
         size = self._beside.layout.part_bytes
         read = zip(targets, payloads, faults, strict=True)
-        self._copies.copy_all([(to, at, size) for to, at, fault in read if not fault])
+        copies = [(to, at, size) for to, at, fault in read if not fault]
+        self._copies.copy_all(copies, self._copies.device_of(targets))
         return faults
 
     def read_beside(

@@ -62,12 +62,12 @@ def devices() -> Devices:
     return Devices()
 
 
-def buffers_of(given: Any, part_bytes: int, count: int) -> Buffers:
-    """Return where each block of a fetch goes, in a GPU's memory or the CPU's.
+def buffers_of(given: Any, part_bytes: int, count: int, *, writable: bool) -> Buffers:
+    """Return where each block of a request lies, in a GPU's memory or the CPU's.
 
     Raises:
         InvalidRequest: the memory will not do: see `Buffers` and `DeviceBuffers`.
     """
     if is_on_device(given):
         return devices().buffers(given, part_bytes, count)
-    return Buffers(given, part_bytes, count, writable=True)
+    return Buffers(given, part_bytes, count, writable=writable)

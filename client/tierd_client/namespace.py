@@ -146,7 +146,7 @@ class Namespace:
         until_s = time.monotonic() + deadline_s
         self._check_part(part)
         keys = self._keys(chain)
-        buffers = buffers_of(into, self.layout.part_bytes, len(keys))
+        buffers = buffers_of(into, self.layout.part_bytes, len(keys), writable=True)
         connection = self._client.connection()
         if connection is None or not connection.maps_all:
             terms = _Terms(deadline_s, wait_s, "auto")
@@ -238,7 +238,7 @@ class Namespace:
             InvalidRequest: `source` is none of these, or too small.
         """
         keys = self._keys(chain)
-        Buffers(source, self.layout.part_bytes, max(0, len(keys) - first), writable=False)
+        buffers_of(source, self.layout.part_bytes, max(0, len(keys) - first), writable=False)
         with self.reserve(keys, part=part, wait_s=wait_s) as reservation:
             wanted = len(reservation.indices)
             if wanted and reservation.indices[0] < first:
@@ -314,7 +314,7 @@ class Namespace:
         until_s = start_s + terms.deadline_s
         self._check_part(part)
         keys = self._keys(chain)
-        buffers = buffers_of(into, self.layout.part_bytes, len(keys))
+        buffers = buffers_of(into, self.layout.part_bytes, len(keys), writable=True)
         nothing = Reservation(None, None, self.layout, part, None)
         asked = self._ask_fetch(keys, until_s, terms, reserve_part)
         if isinstance(asked, str):

@@ -10,8 +10,9 @@ import grpc
 
 from tierd.core.errors import TierdError
 from tierd.core.layouts import LayoutSpec
-from tierd_client.buffers import Buffers, Copy, copy_all
+from tierd_client.buffers import Copy
 from tierd_client.connection import Connection
+from tierd_client.devices import buffers_of
 from tierd_client.loader import LocalLoader
 from tierd_client.stream import StreamClosed
 from tierd_proto.v1 import tierd_pb2 as pb
@@ -143,13 +144,14 @@ class Reservation:
         """Copy blocks in: buffer i of `source` holds the block at position `first + i`.
 
         Raises:
-            InvalidRequest: `source` is not as `Buffers` wants it, or lacks a block.
+            InvalidRequest: `source` is not as `publish` wants it, or lacks a block.
+            OSError: the GPU whose memory it is does not answer. Nothing was sealed.
         """
         if not self._grants:
             return
         last_first, _, last_count = self._grants[-1]
         count = last_first + last_count - first
-        buffers = Buffers(source, self._layout.part_bytes, count, writable=False)
+        buffers = buffers_of(source, self._layout.part_bytes, count, writable=False)
         copies: list[Copy] = []
         for (index, _, blocks), (_, address, _, stride) in zip(
             self._grants, self._arenas, strict=True
@@ -157,7 +159,7 @@ class Reservation:
             if index < first:
                 raise ValueError(f"block {index} is wanted, and source begins at {first}")
             copies += buffers.copies_to(index - first, address + self._offset, stride, blocks)
-        copy_all(copies, self._helpers)
+        buffers.copy_all(copies, self._helpers)
 
     def seal(self) -> int:
         """Make the blocks visible; return how many are. 0 if the lease ran out meanwhile."""

@@ -67,9 +67,9 @@ class Arc(LeafFirst):
     def _order(self) -> Iterator[BlockKey]:
         once, often = iter(self._once), iter(self._often)
         count = len(self._parents) - len(self._used_often)
-        if self._missed_last == _NO_GHOST and not self._once_ghosts:
-            if count == len(self._parents):
-                yield from once
+        is_new = self._missed_last == _NO_GHOST
+        if is_new and not self._once_ghosts and count == len(self._parents):
+            yield from once
         for _ in range(len(self._once) + len(self._often)):
             too_many = count > self._target or (
                 count == self._target and self._missed_last == _OFTEN_GHOST
@@ -82,6 +82,12 @@ class Arc(LeafFirst):
         yield from once
         yield from often
 
+    def _place(self, key: BlockKey) -> None:
+        self._list(key).place(key, self._stamps[key])
+
+    def _leave(self, key: BlockKey) -> None:
+        self._list(key).discard(key)
+
     def _goes_with(self, parent: BlockKey, child: BlockKey) -> bool:
         same_list = (parent in self._used_often) == (child in self._used_often)
         return same_list and not self._was_used_without(parent, child)
@@ -92,30 +98,20 @@ class Arc(LeafFirst):
             del self._returning[key]
             self._used_often.add(key)
             self._missed_last = _NO_GHOST
-        self._place(key)
+        super()._insert(key)
 
     def _use(self, key: BlockKey) -> None:
         self._once.discard(key)
         self._used_often.add(key)
-        self._place(key)
-
-    def _place(self, key: BlockKey) -> None:
-        if self._is_leaf(key):
-            self._list(key).place(key, self._stamps[key])
+        super()._use(key)
 
     def _list(self, key: BlockKey) -> Ranking:
         return self._often if key in self._used_often else self._once
 
-    def _cover(self, key: BlockKey) -> None:
-        self._list(key).discard(key)
-
-    def _uncover(self, key: BlockKey, child: BlockKey) -> None:
-        self._place(key)
-
     def _cool(self, key: BlockKey) -> None:
-        self._list(key).discard(key)
+        self._leave(key)
         self._used_often.discard(key)
-        self._place(key)
+        super()._cool(key)
 
     def _evict(self, key: BlockKey) -> None:
         self._capacity = len(self._parents)
@@ -139,5 +135,5 @@ class Arc(LeafFirst):
             ghosts -= 1
 
     def _remove(self, key: BlockKey) -> None:
-        self._list(key).discard(key)
+        super()._remove(key)
         self._used_often.discard(key)

@@ -18,6 +18,8 @@ _HALVE_EVENTS: Final = 1 << 15
 Group = tuple[BlockClass, AgentState]
 """A kind of tokens, and what the agent does whose chain it is."""
 
+_NEW: Final[Group] = ("unknown", "running")
+
 
 class _Hazard:
     """What became of the blocks of one group, by age: used again, or evicted without.
@@ -92,7 +94,8 @@ class ClassHazard(LeafFirst):
                 self._leave(key)
                 self._groups[key] = (kind, state)
                 self._hazards.setdefault((kind, state), _Hazard())
-                self._place(key)
+                if self._is_leaf(key):
+                    self._place(key)
 
     def _age(self, key: BlockKey) -> int:
         return max(0, self._touches - self._touch_of(key))
@@ -121,33 +124,17 @@ class ClassHazard(LeafFirst):
 
     def _insert(self, key: BlockKey) -> None:
         self._groups[key] = _NEW
-        self._place(key)
-
-    def _use(self, key: BlockKey) -> None:
-        self._place(key)
+        super()._insert(key)
 
     def _place(self, key: BlockKey) -> None:
-        if self._is_leaf(key):
-            self._hazards[self._groups[key]].leaves.place(key, self._stamps[key])
+        self._hazards[self._groups[key]].leaves.place(key, self._stamps[key])
 
     def _leave(self, key: BlockKey) -> None:
         self._hazards[self._groups[key]].leaves.discard(key)
-
-    def _cover(self, key: BlockKey) -> None:
-        self._leave(key)
-
-    def _uncover(self, key: BlockKey, child: BlockKey) -> None:
-        self._place(key)
-
-    def _cool(self, key: BlockKey) -> None:
-        self._place(key)
 
     def _evict(self, key: BlockKey) -> None:
         self._hazards[self._groups[key]].count(self._age(key), used=False)
 
     def _remove(self, key: BlockKey) -> None:
-        self._leave(key)
+        super()._remove(key)
         del self._groups[key]
-
-
-_NEW: Final[Group] = ("unknown", "running")

@@ -28,15 +28,14 @@ class Fifo(LeafFirst):
     def _goes_with(self, parent: BlockKey, child: BlockKey) -> bool:
         return True
 
-    def _insert(self, key: BlockKey) -> None:
-        if self._is_leaf(key):
-            self._oldest_first[key] = None
+    def _place(self, key: BlockKey) -> None:
+        self._oldest_first[key] = None
+
+    def _leave(self, key: BlockKey) -> None:
+        self._oldest_first.pop(key, None)
 
     def _use(self, key: BlockKey) -> None:
         pass
-
-    def _cover(self, key: BlockKey) -> None:
-        self._oldest_first.pop(key, None)
 
     def _uncover(self, key: BlockKey, child: BlockKey) -> None:
         self._oldest_first[key] = None
@@ -45,6 +44,3 @@ class Fifo(LeafFirst):
     def _cool(self, key: BlockKey) -> None:
         if self._is_leaf(key):
             self._oldest_first.move_to_end(key, last=False)
-
-    def _remove(self, key: BlockKey) -> None:
-        self._oldest_first.pop(key, None)

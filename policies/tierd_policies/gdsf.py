@@ -34,6 +34,12 @@ class Gdsf(LeafFirst):
     def _order(self) -> Iterator[BlockKey]:
         return iter(self._leaves)
 
+    def _place(self, key: BlockKey) -> None:
+        self._leaves.place(key, (self._worth[key], self._stamps[key]))
+
+    def _leave(self, key: BlockKey) -> None:
+        self._leaves.discard(key)
+
     def _goes_with(self, parent: BlockKey, child: BlockKey) -> bool:
         return self._worth[parent] <= self._worth[child]
 
@@ -48,26 +54,16 @@ class Gdsf(LeafFirst):
         self._uses[key] += 1
         cost = self._base_s + self._per_place_s * self._places[key]
         self._worth[key] = self._floor + self._uses[key] * cost
-        self._rank(key)
-
-    def _rank(self, key: BlockKey) -> None:
-        if self._is_leaf(key):
-            self._leaves.place(key, (self._worth[key], self._stamps[key]))
-
-    def _cover(self, key: BlockKey) -> None:
-        self._leaves.discard(key)
-
-    def _uncover(self, key: BlockKey, child: BlockKey) -> None:
-        self._rank(key)
+        super()._use(key)
 
     def _cool(self, key: BlockKey) -> None:
         self._uses[key] = 0
         self._worth[key] = 0.0
-        self._rank(key)
+        super()._cool(key)
 
     def _evict(self, key: BlockKey) -> None:
         self._floor = max(self._floor, self._worth[key])
 
     def _remove(self, key: BlockKey) -> None:
         del self._uses[key], self._places[key], self._worth[key]
-        self._leaves.discard(key)
+        super()._remove(key)

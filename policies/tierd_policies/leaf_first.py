@@ -1,4 +1,4 @@
-"""The part that all policies for prefix chains share: which blocks are leaves, and that they go first.
+"""What all policies for prefix chains share: which blocks are leaves, and that they go first.
 
 A lookup walks a chain from its root, so a block whose parent is gone can no longer be found. A
 policy derived from `LeafFirst` therefore orders leaves only, the blocks that no tracked block
@@ -19,10 +19,10 @@ _CHAIN_BITS: Final = 24
 class LeafFirst:
     """Keeps the tree of tracked keys, and proposes children before parents whatever the order.
 
-    Who derives from it says by `_order` in which order leaves would go, and hears by the other
-    methods below `forget` of what changes. The tree is read off the chains: each key continues
-    the one before it. A parent must be in every chain that names one of its children, unless it
-    is not tracked.
+    Who derives from it keeps an order of leaves by `_place` and `_leave` and tells it by
+    `_order`; what else it wants to hear of it overrides. The tree is read off the chains: each
+    key continues the one before it. A parent must be in every chain that names one of its
+    children, unless it is not tracked.
 
     A stamp tells when a key was used last; parents have later ones than their children.
 
@@ -54,7 +54,7 @@ class LeafFirst:
                 self._insert(key)
 
     def cool(self, chain: Sequence[BlockKey]) -> None:
-        """Propose the tracked keys of `chain`, root first, before others where nothing needs them."""
+        """Propose the tracked keys of `chain`, root first, next, save what other chains need."""
         self._cools += 1
         stamp = (-self._cools << _CHAIN_BITS) + len(chain)
         for place, key in enumerate(chain):
@@ -89,11 +89,21 @@ class LeafFirst:
             bared, later = later, []
             yield from self._with_parents(bared, left, later)
 
-    # ---- what a policy says and hears
+    # ---- what a policy says
 
     def _order(self) -> Iterator[BlockKey]:
         """Yield all leaves, next to evict first. Changes nothing."""
         raise NotImplementedError
+
+    def _place(self, key: BlockKey) -> None:
+        """Put `key`, a leaf, where it belongs now, whether or not it was in the order."""
+        raise NotImplementedError
+
+    def _leave(self, key: BlockKey) -> None:
+        """Take `key` out of the order of leaves, if it is in."""
+        raise NotImplementedError
+
+    # ---- what a policy may say and hear besides
 
     def _goes_with(self, parent: BlockKey, child: BlockKey) -> bool:
         """Say whether `parent`, bared by the eviction of `child`, would be the next to go."""
@@ -101,30 +111,33 @@ class LeafFirst:
 
     def _insert(self, key: BlockKey) -> None:
         """Start tracking `key`, as used now. It may be a leaf. Its parent was told of before."""
-        raise NotImplementedError
+        if self._is_leaf(key):
+            self._place(key)
 
     def _use(self, key: BlockKey) -> None:
         """Note a use of `key`, which may be a leaf."""
-        raise NotImplementedError
+        if self._is_leaf(key):
+            self._place(key)
 
     def _cover(self, key: BlockKey) -> None:
         """Note that `key`, a leaf so far, has a child now."""
-        raise NotImplementedError
+        self._leave(key)
 
     def _uncover(self, key: BlockKey, child: BlockKey) -> None:
         """Note that `key` is a leaf, since `child` goes. `_remove(child)` comes after this."""
-        raise NotImplementedError
+        self._place(key)
 
     def _cool(self, key: BlockKey) -> None:
         """Note that `key` is not expected back. It may be a leaf."""
-        raise NotImplementedError
+        if self._is_leaf(key):
+            self._place(key)
 
     def _evict(self, key: BlockKey) -> None:
         """Note that `key` is about to be forgotten because it was a victim."""
 
     def _remove(self, key: BlockKey) -> None:
         """Forget all about `key`, which may be a leaf."""
-        raise NotImplementedError
+        self._leave(key)
 
     # ---- what a policy may ask
 

@@ -29,11 +29,12 @@ class LeveledLru(LeafFirst):
         self._leaves = [Ranking() for _ in quotas]
 
     def _move(self, key: BlockKey, level: int) -> None:
-        self._leaves[self._levels[key]].discard(key)
+        self._leave(key)
         self._sizes[self._levels[key]] -= 1
         self._levels[key] = level
         self._sizes[level] += 1
-        self._place(key)
+        if self._is_leaf(key):
+            self._place(key)
 
     def _order(self) -> Iterator[BlockKey]:
         leaves = [iter(ranking) for ranking in self._leaves]
@@ -44,6 +45,12 @@ class LeveledLru(LeafFirst):
         for rest in leaves:
             yield from rest
 
+    def _place(self, key: BlockKey) -> None:
+        self._leaves[self._levels[key]].place(key, self._stamps[key])
+
+    def _leave(self, key: BlockKey) -> None:
+        self._leaves[self._levels[key]].discard(key)
+
     def _goes_with(self, parent: BlockKey, child: BlockKey) -> bool:
         same_level = self._levels[parent] == self._levels[child]
         return same_level and not self._was_used_without(parent, child)
@@ -51,28 +58,17 @@ class LeveledLru(LeafFirst):
     def _insert(self, key: BlockKey) -> None:
         self._levels[key] = self._level_of_new
         self._sizes[self._level_of_new] += 1
-        self._place(key)
+        super()._insert(key)
 
     def _use(self, key: BlockKey) -> None:
         if self._levels[key] == 0:
             self._move(key, self._level_of_new)
         else:
-            self._place(key)
-
-    def _place(self, key: BlockKey) -> None:
-        if self._is_leaf(key):
-            self._leaves[self._levels[key]].place(key, self._stamps[key])
-
-    def _cover(self, key: BlockKey) -> None:
-        self._leaves[self._levels[key]].discard(key)
-
-    def _uncover(self, key: BlockKey, child: BlockKey) -> None:
-        self._place(key)
+            super()._use(key)
 
     def _cool(self, key: BlockKey) -> None:
         self._move(key, 0)
 
     def _remove(self, key: BlockKey) -> None:
-        level = self._levels.pop(key)
-        self._sizes[level] -= 1
-        self._leaves[level].discard(key)
+        super()._remove(key)
+        self._sizes[self._levels.pop(key)] -= 1

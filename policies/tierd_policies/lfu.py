@@ -14,7 +14,8 @@ class Lfu(LeafFirst):
 
     Units: O(1) a key, and O(log n) for the leaf.
 
-    Source: "perfect LFU" is another; this forgets counts with their keys, as libCacheSim's does.
+    Source: "in-cache LFU" of Podlipnig and Boeszoermenyi, "A survey of web cache replacement
+    strategies" (ACM Computing Surveys 2003): a count goes with its key.
     """
 
     def __init__(self) -> None:
@@ -25,31 +26,27 @@ class Lfu(LeafFirst):
     def _order(self) -> Iterator[BlockKey]:
         return iter(self._leaves)
 
+    def _place(self, key: BlockKey) -> None:
+        self._leaves.place(key, (self._uses[key], self._stamps[key]))
+
+    def _leave(self, key: BlockKey) -> None:
+        self._leaves.discard(key)
+
     def _goes_with(self, parent: BlockKey, child: BlockKey) -> bool:
         return self._uses[parent] <= self._uses[child]
 
     def _insert(self, key: BlockKey) -> None:
         self._uses[key] = 1
-        self._place(key)
+        super()._insert(key)
 
     def _use(self, key: BlockKey) -> None:
         self._uses[key] += 1
-        self._place(key)
-
-    def _place(self, key: BlockKey) -> None:
-        if self._is_leaf(key):
-            self._leaves.place(key, (self._uses[key], self._stamps[key]))
-
-    def _cover(self, key: BlockKey) -> None:
-        self._leaves.discard(key)
-
-    def _uncover(self, key: BlockKey, child: BlockKey) -> None:
-        self._place(key)
+        super()._use(key)
 
     def _cool(self, key: BlockKey) -> None:
         self._uses[key] = 0
-        self._place(key)
+        super()._cool(key)
 
     def _remove(self, key: BlockKey) -> None:
         del self._uses[key]
-        self._leaves.discard(key)
+        super()._remove(key)

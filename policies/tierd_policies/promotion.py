@@ -13,3 +13,30 @@ class PromoteOnHit:
     def promote(self, hits: int) -> bool:
         """Say whether `hits` fetches are enough."""
         return hits >= self.hits_min
+
+
+class NeverPromote:
+    """Leave every block in the tier where it is."""
+
+    def promote(self, hits: int) -> bool:
+        """Say no."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteByCost:
+    """Promote a block when what it will save is worth the move.
+
+    A block that was fetched n times is taken to be fetched n times more; each saves `saved_s`,
+    and the move costs `move_s` of the route's time.
+
+    Source: the renewal argument of ski rental (Karlin et al., 1988): at most twice the cost of
+    knowing the future.
+    """
+
+    move_s: float
+    saved_s: float
+
+    def promote(self, hits: int) -> bool:
+        """Say whether `hits` more fetches save more than the move costs."""
+        return hits * self.saved_s >= self.move_s

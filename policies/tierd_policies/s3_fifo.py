@@ -71,6 +71,13 @@ class S3Fifo(LeafFirst):
         tracked = len(self._parents)
         return tracked - int(tracked * _SMALL_RATIO)
 
+    def _place(self, key: BlockKey) -> None:
+        self._queue(key)[key] = None
+
+    def _leave(self, key: BlockKey) -> None:
+        self._small.pop(key, None)
+        self._main.pop(key, None)
+
     def _goes_with(self, parent: BlockKey, child: BlockKey) -> bool:
         same_queue = (parent in self._in_main) == (child in self._in_main)
         return same_queue and not self._was_used_without(parent, child)
@@ -80,8 +87,7 @@ class S3Fifo(LeafFirst):
         if key in self._ghosts:
             del self._ghosts[key]
             self._keep(key)
-        if self._is_leaf(key):
-            self._queue(key)[key] = None
+        super()._insert(key)
         while len(self._ghosts) > len(self._parents) * _GHOST_RATIO:
             self._ghosts.popitem(last=False)
 
@@ -97,10 +103,6 @@ class S3Fifo(LeafFirst):
         while above is not None and above in self._parents and above not in self._in_main:
             self._in_main.add(above)
             above = self._parents[above]
-
-    def _cover(self, key: BlockKey) -> None:
-        self._small.pop(key, None)
-        self._main.pop(key, None)
 
     def _uncover(self, key: BlockKey, child: BlockKey) -> None:
         queue = self._queue(key)
@@ -147,5 +149,5 @@ class S3Fifo(LeafFirst):
 
     def _remove(self, key: BlockKey) -> None:
         del self._uses[key]
-        self._cover(key)
         self._in_main.discard(key)
+        super()._remove(key)

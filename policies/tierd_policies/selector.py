@@ -13,18 +13,18 @@ from tierd_policies.notes import AgentState, BlockClass
 from tierd_policies.s3_fifo import S3Fifo
 
 _HASH_MAX: Final = 1 << 64
-_SHADOW_BLOCKS_MAX: Final = 4096
+_SHADOW_BLOCKS_MAX: Final = 8192
 
 _MEMORY_TURNOVERS: Final = 8
 """References, in turnovers of a shadow, after which what was missed counts half."""
 
-_LEAD_MIN: Final = 0.006
+_LEAD_MIN: Final = 0.008
 """Share of the references that a policy must miss less than the floor to be followed."""
 
 _WARM_TURNOVERS: Final = 2
 """Turnovers of a shadow before any but the floor is followed."""
 
-_LOSS_MAX: Final = 0.0005
+_LOSS_MAX: Final = 0.0004
 """Share of all references so far that following others may have lost against the floor."""
 
 
@@ -44,16 +44,20 @@ class Selector:
     keys, under that policy alone. Another than the floor is followed while its shadow missed
     less of late by a clear lead, and as long as following others has not cost more than a small
     share of all references. Keys are sampled by their hash, one by one, so that chains stay
-    chains with gaps; the sample is thinned so that a shadow has at most 4096 blocks.
+    chains with gaps; the sample is thinned so that a shadow has at most `shadow_blocks_max` blocks.
 
-    Units: the sum of its policies, and 1 MiB or so for each shadow. A touch hashes each key.
+    Units: the sum of its policies, and 3 MiB or so for each shadow. A touch hashes each key.
 
     Source: SHARDS (Waldspurger et al., FAST 2015) for the sampling; the guard is the
     robustness of learning-augmented LRU (arXiv 2509.20979).
     """
 
-    def __init__(self, makers: Sequence[Callable[[], Candidate]] = ()) -> None:
-        makers = makers or (ChainLRU, Gdsf, S3Fifo)
+    def __init__(
+        self,
+        makers: Sequence[Callable[[], Candidate]] = (ChainLRU, Gdsf, S3Fifo),
+        shadow_blocks_max: int = _SHADOW_BLOCKS_MAX,
+    ) -> None:
+        self._shadow_blocks_max = shadow_blocks_max
         self._policies = [make() for make in makers]
         self._shadows = [_Shadow(make()) for make in makers]
         self._followed = 0
@@ -64,22 +68,23 @@ class Selector:
         self._recent = 0.0
         self._pending = 0
         self._asked = 0
-        self._saved = 0.0
+        self._saved = self._saved_most = 0
+        self._fresh = 0
 
     def touch(self, chain: Sequence[BlockKey]) -> None:
         """Mark `chain`, root first and whole, as used now. New keys start being tracked."""
         self._tell("touch", chain)
-        self._tracked.update(chain)
         self._sample("touch", chain)
+        self._tracked.update(chain)
 
     def extend(self, chain: Sequence[BlockKey]) -> None:
         """Track the new keys at the end of `chain`; for the others this is no further use."""
         self._tell("extend", chain)
-        self._tracked.update(chain)
         self._sample("extend", chain)
+        self._tracked.update(chain)
 
     def cool(self, chain: Sequence[BlockKey]) -> None:
-        """Propose the tracked keys of `chain`, root first, before others where nothing needs them."""
+        """Propose the tracked keys of `chain`, root first, next, save what other chains need."""
         self._tell("cool", chain)
         sampled = [key for key in chain if self._is_sampled(key)]
         for shadow in self._shadows:
@@ -133,6 +138,7 @@ class Selector:
             blocks_max = 1 << 62
         else:
             blocks_max = max(1, self._capacity * self._hash_max // _HASH_MAX)
+        self._fresh += sum(key not in self._tracked for key in sampled)
         for shadow in self._shadows:
             shadow.ask(verb, sampled, blocks_max)
         self._thin()
@@ -143,7 +149,7 @@ class Selector:
                 self._choose(blocks_max)
 
     def _thin(self) -> None:
-        while max(len(shadow.held) for shadow in self._shadows) > _SHADOW_BLOCKS_MAX:
+        while max(len(shadow.held) for shadow in self._shadows) > self._shadow_blocks_max:
             self._hash_max //= 2
             for shadow in self._shadows:
                 shadow.drop(self._is_sampled)
@@ -152,7 +158,8 @@ class Selector:
         """Account for what the last references missed, and look whom to follow."""
         floor = self._shadows[0]
         self._asked += self._pending
-        self._saved += floor.fresh - self._shadows[self._followed].fresh
+        self._saved += floor.fresh - self._fresh
+        self._fresh = 0
         kept = 0.5 ** (self._pending / (_MEMORY_TURNOVERS * blocks_max))
         self._recent *= kept
         for shadow in self._shadows:
@@ -161,8 +168,11 @@ class Selector:
         self._pending = 0
         best = min(range(len(self._shadows)), key=lambda at: self._shadows[at].misses)
         lead = floor.misses - self._shadows[best].misses
-        is_over_budget = self._saved < -_LOSS_MAX * self._asked
-        if is_over_budget or lead < _LEAD_MIN * self._recent / 2:
+        self._saved_most = max(self._saved_most, self._saved)
+        budget = _LOSS_MAX * self._asked
+        if self._saved < self._saved_most - budget:
+            self._followed, self._saved_most = 0, self._saved
+        elif self._saved < -budget or lead < _LEAD_MIN * self._recent / 2:
             self._followed = 0
         elif lead >= _LEAD_MIN * self._recent and self._asked > _WARM_TURNOVERS * blocks_max:
             self._followed = best

@@ -34,16 +34,18 @@ class Sieve(LeafFirst):
         for queue in (self._ahead, self._passed):
             yield from (key for key in queue if key in self._used)
 
-    def _insert(self, key: BlockKey) -> None:
-        if self._is_leaf(key):
-            self._ahead[key] = None
+    def _place(self, key: BlockKey) -> None:
+        self._ahead[key] = None
+
+    def _leave(self, key: BlockKey) -> None:
+        self._used.discard(key)
+        self._ahead.pop(key, None)
+        self._passed.pop(key, None)
+        self._start_over()
 
     def _use(self, key: BlockKey) -> None:
         if self._is_leaf(key):
             self._used.add(key)
-
-    def _cover(self, key: BlockKey) -> None:
-        self._remove(key)
 
     def _uncover(self, key: BlockKey, child: BlockKey) -> None:
         self._ahead[key] = None
@@ -53,7 +55,7 @@ class Sieve(LeafFirst):
 
     def _cool(self, key: BlockKey) -> None:
         if self._is_leaf(key):
-            self._remove(key)
+            self._leave(key)
             self._ahead[key] = None
             self._ahead.move_to_end(key, last=False)
 
@@ -70,12 +72,6 @@ class Sieve(LeafFirst):
             del self._ahead[first]
             self._passed[first] = None
             self._start_over()
-
-    def _remove(self, key: BlockKey) -> None:
-        self._used.discard(key)
-        self._ahead.pop(key, None)
-        self._passed.pop(key, None)
-        self._start_over()
 
     def _start_over(self) -> None:
         if not self._ahead:

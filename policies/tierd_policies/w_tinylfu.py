@@ -1,4 +1,4 @@
-"""W-TinyLFU eviction for prefix chains: a small window, and a main part that newcomers must earn."""
+"""W-TinyLFU eviction for prefix chains: newcomers must earn their place in the main part."""
 
 from collections.abc import Iterator
 from enum import IntEnum
@@ -63,6 +63,12 @@ class WTinyLfu(LeafFirst):
         # One more will come for each that goes.
         return self._sizes[_Part.WINDOW] + 1 - max(1, int(len(self._parts) * self._window_ratio))
 
+    def _place(self, key: BlockKey) -> None:
+        self._leaves[self._parts[key]].place(key, self._stamps[key])
+
+    def _leave(self, key: BlockKey) -> None:
+        self._leaves[self._parts[key]].discard(key)
+
     def _goes_with(self, parent: BlockKey, child: BlockKey) -> bool:
         same_part = self._parts[parent] == self._parts[child]
         return same_part and not self._was_used_without(parent, child)
@@ -72,7 +78,7 @@ class WTinyLfu(LeafFirst):
         self._sketch.see(key)
         self._parts[key] = _Part.WINDOW
         self._sizes[_Part.WINDOW] += 1
-        self._place(key)
+        super()._insert(key)
         if len(self._parents) > self._capacity:
             self._drain_window()
 
@@ -89,18 +95,15 @@ class WTinyLfu(LeafFirst):
         if self._parts[key] == _Part.PROBATION:
             self._raise(key, _Part.PROTECTED)
             self._shrink_protected()
-        self._place(key)
-
-    def _place(self, key: BlockKey) -> None:
-        if self._is_leaf(key):
-            self._leaves[self._parts[key]].place(key, self._stamps[key])
+        super()._use(key)
 
     def _move(self, key: BlockKey, part: _Part) -> None:
-        self._leaves[self._parts[key]].discard(key)
+        self._leave(key)
         self._sizes[self._parts[key]] -= 1
         self._parts[key] = part
         self._sizes[part] += 1
-        self._place(key)
+        if self._is_leaf(key):
+            self._place(key)
 
     def _raise(self, key: BlockKey, part: _Part) -> None:
         """Move `key` and its ancestors up to `part`, where they are not yet."""
@@ -117,12 +120,6 @@ class WTinyLfu(LeafFirst):
                 return
             self._move(coldest, _Part.PROBATION)
 
-    def _cover(self, key: BlockKey) -> None:
-        self._leaves[self._parts[key]].discard(key)
-
-    def _uncover(self, key: BlockKey, child: BlockKey) -> None:
-        self._place(key)
-
     def _cool(self, key: BlockKey) -> None:
         self._move(key, _Part.PROBATION)
 
@@ -138,6 +135,5 @@ class WTinyLfu(LeafFirst):
             self._raise(challenger, _Part.PROBATION)
 
     def _remove(self, key: BlockKey) -> None:
-        part = self._parts.pop(key)
-        self._sizes[part] -= 1
-        self._leaves[part].discard(key)
+        super()._remove(key)
+        self._sizes[self._parts.pop(key)] -= 1

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tierd.cli.main import app
-from tierd_bench.bench.catalogue import catalogue, chosen
+from tierd_bench.bench.catalogue import catalogue, chosen, usual
 from tierd_bench.bench.disk_limits import disk_limit
 from tierd_bench.bench.dual import better_alone, sum_of_both
 from tierd_bench.bench.page import render_page
@@ -36,7 +36,11 @@ NAMES = [
     "dual_equal",
     "dual_unequal",
     "dual_one_disk",
+    "layers_first",
     "demand_p99_under_write_back",
+    "recovery_ready",
+    "recovery_bytes",
+    "recovery_match_512",
 ]
 
 
@@ -55,7 +59,7 @@ def test_every_row_runs(tmp_path: Path) -> None:
     assert [row["name"] for row in written["rows"]] == NAMES
     for row in written["rows"]:
         assert row["limit"] > 0
-        assert row["unit"] in {"GB/s", "ms", "CPU s/GB"}
+        assert row["unit"] in {"GB/s", "ms", "CPU s/GB", "s", "B/block"}
         assert row["limit_what"]
         assert row["runs"] == len(row["values"]) == len(row["limits"]) == 1
         assert all(len(values) == 1 for values in row["others"].values())
@@ -78,6 +82,11 @@ def test_every_row_runs(tmp_path: Path) -> None:
 )
 def test_rows_are_chosen_by_name_or_beginning(wanted: str, found: list[str]) -> None:
     assert [measure.name for measure in chosen(catalogue(FULL), wanted)] == found
+
+
+def test_rows_that_take_minutes_have_to_be_named() -> None:
+    names = [measure.name for measure in usual(catalogue(FULL))]
+    assert names == [name for name in NAMES if not name.startswith("recovery")]
 
 
 def test_an_unknown_row_ends_with_what_there_is() -> None:

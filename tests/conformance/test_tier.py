@@ -10,7 +10,7 @@ import pytest
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayerGroup, LayoutSpec
 from tierd.core.units import PAGE_BYTES, MiB
-from tierd.tiers.base import SlotRead, SlotWrite, Space, SpaceSpec, Tier
+from tierd.tiers.base import Probe, SlotRead, SlotWrite, Space, SpaceSpec, Tier
 from tierd.tiers.device import EmulatedDeviceTier
 from tierd.tiers.disk import DiskTier
 from tierd.tiers.faulty import NO_FAULTS, FaultyTier
@@ -184,6 +184,15 @@ async def test_namespaces_do_not_see_one_another(tier: Tier) -> None:
 
 async def test_equal_layouts_have_one_space(tier: Tier, spec: SpaceSpec) -> None:
     assert tier.space(spec) is tier.space(SpaceSpec(spec.layout, spec.region_slots))
+
+
+async def test_a_probe_finds_nothing_wrong_and_changes_nothing(tier: Tier, space: Space) -> None:
+    await space.write([block(space, 0, seed=1)])
+    assert await tier.probe() == Probe()
+    assert await tier.probe() == Probe()
+    read = wanted(space, 0)
+    assert await space.read([read]) == [None]
+    assert parts_in(space, read) == content(space, 1)
 
 
 async def test_closes_twice(tier: Tier, space: Space) -> None:

@@ -6,6 +6,7 @@ take and return is plain values.
 """
 
 import ctypes
+import gc
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import torch
 
@@ -23,14 +24,17 @@ from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
 from tierd.core.slots import SlotHeader, slot_stride_bytes
 from tierd.core.units import PAGE_BYTES
+from tierd_client import connect
 from tierd_client.cuda_driver import LIBRARY, CudaDriver, CudaFault
 from tierd_client.cuda_sums import page_sums
 from tierd_client.cuda_verify import CopyBack, SumsOnDevice, TorchSums
 from tierd_client.device_buffers import DeviceBuffers, DeviceCopies, DeviceMemory, is_on_device
 from tierd_client.device_segments import DeviceSegmentReader
+from tierd_client.devices import devices
 from tierd_client.gds import DirectReader, GdsSettings, SlotRun
 from tierd_client.memory import SegmentFile
 from tierd_client.segments import SegmentReader
+from tierd_client.splitting import Route
 
 GUARD_BYTES: Final = 4096 + 13
 """On either side of the target, so that it is not aligned, and writes beyond it show."""
@@ -58,6 +62,28 @@ class Outcome:
     are_guards_whole: bool
     copied_bytes: int = 0
     copies: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """What a fetch came to: the outcome's one cause says why the prefix was cut."""
+
+    blocks: int
+    mechanisms: dict[str, str]
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Layered:
+    """What a fetch layer by layer came to."""
+
+    blocks: int
+    layers: list[int]
+    outcome: Outcome
+
+
+class Owner:
+    """Somebody who has pinned memory."""
 
 
 class StalledDevice:
@@ -109,22 +135,92 @@ def read_each(segment: Segment, keys: Sequence[BlockKey], order: Sequence[int]) 
     verify = SumsOnDevice(driver, sums, copy_back.verify_device)
     direct = DirectReader(segment.layout, GdsSettings(mode="compat"), verify.verify_device)
     beside = SegmentReader(segment.layout, 0)
-    reader = DeviceSegmentReader(direct, beside, 0)
+    reader = DeviceSegmentReader(direct, beside)
     stride = slot_stride_bytes(segment.layout)
     file = SegmentFile(descriptor, stride, PAGE_BYTES, segment.start)
     with _target(segment, keys) as target:
         size = segment.layout.part_bytes
         targets = [target.memory.address + at * size for at in order]
-        bytes_before = _copied_back()
+        bytes_before = _counted("standin_bytes_to_host") or 0
         try:
             causes = reader.read(file, 0, keys, targets)
         except OSError as error:
             causes = [f"unanswered: {error}"] * len(keys)
-        copied_back = _copied_back() - bytes_before
+        copied_back = (_counted("standin_bytes_to_host") or 0) - bytes_before
         direct.close()
         copy_back.close()
         os.close(descriptor)
         return target.outcome(causes, (copied_back, 0))
+
+
+def read_past_the_end(segment: Segment, key: BlockKey) -> str:
+    """Read a part to memory that ends before it does; return what the reader raises."""
+    descriptor = os.open(segment.path, os.O_RDONLY | os.O_DIRECT)
+    direct = DirectReader(segment.layout, GdsSettings(mode="compat"))
+    run = SlotRun(descriptor, segment.start, [key])
+    try:
+        with _target(segment, [key]) as target:
+            direct.read_each(run, [target.memory.address + GUARD_BYTES + 1])
+    except OSError as error:
+        return str(error)
+    finally:
+        direct.close()
+        os.close(descriptor)
+    return ""
+
+
+def fetch(
+    address: str, layout: LayoutSpec, keys: Sequence[BlockKey], route: Route, deadline_s: float
+) -> Fetch:
+    """Fetch a chain into GPU memory from the daemon at `address`."""
+    size = layout.part_bytes
+    with connect(address) as client, _room(len(keys) * size, size) as target:
+        kv = client.open(layout)
+        got = kv.fetch(keys, into=target.memory, route=route, deadline_s=deadline_s)
+        outcome = target.outcome([got.cut])
+    mechanisms = {name: use.mechanism for name, use in got.routes.items()}
+    return Fetch(got.blocks, mechanisms, outcome)
+
+
+def publish(address: str, layout: LayoutSpec, keys: Sequence[BlockKey], parts: list[bytes]) -> int:
+    """Publish a chain from GPU memory; return how many blocks are new."""
+    size = layout.part_bytes
+    with connect(address) as client, _room(len(keys) * size, size) as target:
+        held = b"".join(parts)
+        start = ctypes.c_uint64(target.memory.address)
+        with CudaDriver().on_device(0):
+            _driver("cuMemcpyHtoD_v2", start, held, ctypes.c_size_t(len(held)))
+        return client.open(layout).publish(keys, target.memory).blocks
+
+
+def fetch_layers(address: str, layout: LayoutSpec, keys: Sequence[BlockKey]) -> Layered:
+    """Fetch a chain into GPU memory layer by layer."""
+    size = layout.part_bytes
+    with connect(address) as client, _room(len(keys) * size, size) as target:
+        kv = client.open(layout)
+        with kv.fetch_layers(keys, target.memory, deadline_s=PATIENCE_S) as fetch:
+            layers = list(fetch.layers())
+        return Layered(fetch.blocks, layers, target.outcome([fetch.result().cut]))
+
+
+def fetch_without_kvikio(
+    address: str, layout: LayoutSpec, keys: Sequence[BlockKey], route: Route, deadline_s: float
+) -> Fetch:
+    """Fetch as a user does who has not installed it."""
+    devices.cache_clear()
+    with _without_kvikio():
+        got = fetch(address, layout, keys, route, deadline_s)
+    devices.cache_clear()
+    return got
+
+
+def refusal_of_remote(address: str, layout: LayoutSpec, keys: Sequence[BlockKey]) -> str:
+    """Return what a caller is told whose daemon is not on this host."""
+    try:
+        fetch(address, layout, keys, "auto", PATIENCE_S)
+    except InvalidRequest as error:
+        return str(error)
+    return ""
 
 
 def copy_to_device(parts: Sequence[bytes], gap: int) -> Outcome:
@@ -133,20 +229,24 @@ def copy_to_device(parts: Sequence[bytes], gap: int) -> Outcome:
     copies = DeviceCopies(driver)
     size = len(parts[0])
     stride = size + gap
-    with mmap(-1, len(parts) * stride) as pages:
-        for index, part in enumerate(parts):
-            pages[index * stride : index * stride + size] = part
-        source = ctypes.c_char.from_buffer(pages)
-        address = ctypes.addressof(source)
-        assert copies.pin(0, address, len(pages))
-        assert copies.pin(0, address, len(pages))
-        with _room(size * len(parts), size) as target:
-            buffers = DeviceBuffers(target.memory, size, len(parts), copies)
-            first = buffers.copies_from(1, address + stride, stride, len(parts) - 1)
-            buffers.copy_all([*first, *buffers.copies_from(0, address, stride, 1)], None)
-            outcome = target.outcome([])
-        copies.unpin(0, address)
-        del source
+    pages = mmap(-1, len(parts) * stride)
+    for index, part in enumerate(parts):
+        pages[index * stride : index * stride + size] = part
+    address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    owner = Owner()
+    gc.collect()  # What other tests have pinned is none of ours.
+    before = _counted("standin_pinned_bytes") or 0
+    for _ in range(2):
+        copies.pin(owner, 0, address, len(pages))
+    assert _counted("standin_pinned_bytes") in (before + len(pages), None)
+    with _room(size * len(parts), size) as target:
+        buffers = DeviceBuffers(target.memory, size, len(parts), copies, _no_reader)
+        first = buffers.copies_from(1, address + stride, stride, len(parts) - 1)
+        buffers.copy_all([*first, *buffers.copies_from(0, address, stride, 1)], None)
+        outcome = target.outcome([])
+    del owner
+    assert _counted("standin_pinned_bytes") in (before, None)
+    copies.pin(Owner(), 0, address, len(pages))  # As the next owner of the address does.
     return outcome
 
 
@@ -156,7 +256,7 @@ def copy_past_the_end(size: int) -> str:
     source = ctypes.create_string_buffer(2 * GUARD_BYTES + size + 1)
     with _room(size, size) as target:
         try:
-            copies.copy_all([(target.start, ctypes.addressof(source), len(source))])
+            copies.copy_all([(target.start, ctypes.addressof(source), len(source))], 0)
         except CudaFault as error:
             return str(error)
     return ""
@@ -168,14 +268,14 @@ def buffers_one_a_block(size: int, count: int) -> list[int]:
     with _room(size * count, size) as target:
         given = [target.memory.part(at * size, size) for at in range(count)]
         assert is_on_device(given)
-        buffers = DeviceBuffers(given, size, count, copies)
+        buffers = DeviceBuffers(given, size, count, copies, _no_reader)
         return [buffers.address(at) - target.memory.address for at in range(count)]
 
 
 def refusal_of_buffers(given: object, size: int) -> str:
     """Return what a caller is told who gives something else than GPU memory for one block."""
     try:
-        DeviceBuffers(given, size, 1, DeviceCopies(CudaDriver()))
+        DeviceBuffers(given, size, 1, DeviceCopies(CudaDriver()), _no_reader)
     except InvalidRequest as error:
         return str(error)
     return ""
@@ -270,16 +370,11 @@ def label(layout: LayoutSpec, settings: GdsSettings) -> str:
 
 def refusal_without_kvikio(layout: LayoutSpec) -> str:
     """Return what a user is told who has not installed it."""
-    hidden = {name: module for name, module in sys.modules.items() if name.startswith("kvikio")}
-    try:
-        for name in (*hidden, "kvikio"):
-            sys.modules[name] = None  # type: ignore[assignment]
-        DirectReader(layout, GdsSettings())
-    except InvalidRequest as error:
-        return str(error)
-    finally:
-        del sys.modules["kvikio"]
-        sys.modules.update(hidden)
+    with _without_kvikio():
+        try:
+            DirectReader(layout, GdsSettings())
+        except InvalidRequest as error:
+            return str(error)
     return ""
 
 
@@ -361,6 +456,18 @@ def _reader(segment: Segment, settings: GdsSettings) -> Iterator[tuple[DirectRea
     os.close(descriptor)
 
 
+@contextmanager
+def _without_kvikio() -> Iterator[None]:
+    hidden = {name: module for name, module in sys.modules.items() if name.startswith("kvikio")}
+    for name in (*hidden, "kvikio"):
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["kvikio"]
+        sys.modules.update(hidden)
+
+
 def _driver(name: str, *arguments: object) -> None:
     error = ctypes.CDLL(LIBRARY)[name](*arguments)
     assert error == 0, (name, error)
@@ -368,22 +475,21 @@ def _driver(name: str, *arguments: object) -> None:
 
 def _copied() -> tuple[int, int]:
     """Return bytes and copies into the stand-in's memory so far; nothing on a real driver."""
-    library = ctypes.CDLL(LIBRARY)
-    if not hasattr(library, "standin_bytes_to_device"):
-        return 0, 0
-    calls = (library.standin_bytes_to_device, library.standin_copies_to_device)
-    for call in calls:
-        call.restype = ctypes.c_uint64
-    return calls[0](), calls[1]()
+    return _counted("standin_bytes_to_device") or 0, _counted("standin_copies_to_device") or 0
 
 
-def _copied_back() -> int:
-    """Return bytes out of the stand-in's memory so far; nothing on a real driver."""
+def _counted(name: str) -> int | None:
+    """Return one of the stand-in's counts; None on a real driver, which has none."""
     library = ctypes.CDLL(LIBRARY)
-    if not hasattr(library, "standin_bytes_to_host"):
-        return 0
-    library.standin_bytes_to_host.restype = ctypes.c_uint64
-    return int(library.standin_bytes_to_host())
+    if not hasattr(library, name):
+        return None
+    call = library[name]
+    call.restype = ctypes.c_uint64
+    return int(call())
+
+
+def _no_reader(beside: SegmentReader) -> NoReturn:
+    raise AssertionError(beside)
 
 
 def _sums_in_place(memory: DeviceMemory, device: int) -> bytes:

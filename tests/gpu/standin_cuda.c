@@ -14,6 +14,8 @@
 #define OK 0
 #define INVALID_VALUE 1
 #define OUT_OF_MEMORY 2
+#define ALREADY_REGISTERED 712
+#define NOT_REGISTERED 713
 #define NOT_SUPPORTED 801
 
 #define POINTER_CONTEXT 1
@@ -38,7 +40,7 @@ struct allocation {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct allocation device_memory[ALLOCATIONS_MAX];
+static struct allocation device_memory[ALLOCATIONS_MAX], pinned[ALLOCATIONS_MAX];
 static uint64_t bytes_to_device, copies_to_device, bytes_to_host;
 static int context_object, stream_object, event_object;
 static __thread void *current_context;
@@ -81,6 +83,15 @@ uint64_t standin_copies_to_device(void) {
     return __atomic_load_n(&copies_to_device, __ATOMIC_SEQ_CST);
 }
 uint64_t standin_bytes_to_host(void) { return __atomic_load_n(&bytes_to_host, __ATOMIC_SEQ_CST); }
+
+/* For the tests: how much host memory is pinned. */
+uint64_t standin_pinned_bytes(void) {
+    uint64_t bytes = 0;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < ALLOCATIONS_MAX; i++) bytes += pinned[i].start ? pinned[i].size : 0;
+    pthread_mutex_unlock(&lock);
+    return bytes;
+}
 
 /* For the tests: a device that stalls. One thread calls both. */
 void standin_stall(void) { pthread_rwlock_wrlock(&gate); }
@@ -156,8 +167,24 @@ result cuMemFreeHost(void *given) {
     free((char *)given - 256);
     return OK;
 }
-result cuMemHostRegister_v2(void *memory, size_t size, unsigned flags) { return OK; }
-result cuMemHostUnregister(void *memory) { return OK; }
+/* Pages are pinned once, and unpinned by the address they were pinned by, as on a GPU. */
+static result pin(address before, struct allocation after, result otherwise) {
+    int i = 0;
+    pthread_mutex_lock(&lock);
+    while (i < ALLOCATIONS_MAX && pinned[i].start != before) i++;
+    if (i < ALLOCATIONS_MAX) pinned[i] = after;
+    pthread_mutex_unlock(&lock);
+    return i < ALLOCATIONS_MAX ? OK : otherwise;
+}
+result cuMemHostRegister_v2(void *memory, size_t size, unsigned flags) {
+    struct allocation wanted = {(address)memory, size};
+    if (pin((address)memory, wanted, NOT_REGISTERED) == OK) return ALREADY_REGISTERED;
+    return pin(0, wanted, OUT_OF_MEMORY);
+}
+result cuMemHostUnregister(void *memory) {
+    struct allocation none = {0, 0};
+    return pin((address)memory, none, NOT_REGISTERED);
+}
 result cuMemGetAddressRange_v2(address *start, size_t *size, address at) {
     struct allocation memory = find(at);
     if (!memory.start) return INVALID_VALUE;
@@ -210,7 +237,7 @@ result cuMemcpyBatchAsync(address *targets, address *sources, size_t *sizes, siz
                           size_t *failed, void *stream) {
     for (size_t i = 0; i < count; i++)
         if (copy(targets[i], sources[i], sizes[i]) != OK) {
-            *failed = i;
+            if (failed) *failed = i;
             return INVALID_VALUE;
         }
     return OK;

@@ -94,6 +94,13 @@ async def test_a_file_cut_short_is_a_fault_and_not_silence(call: Call, tmp_path:
     assert not any(cause.startswith("unanswered") for cause in causes)
 
 
+async def test_a_gpu_that_does_not_answer_is_no_fault_of_the_block(
+    on_standin: Call, tmp_path: Path
+) -> None:
+    segment = await written(tmp_path, layout_of(ODD_BYTES))
+    assert on_standin(child.read_past_the_end, segment, key_of(FIRST))
+
+
 @pytest.mark.parametrize("gap", [0, 4096])
 def test_slots_are_copied_out_of_pinned_memory(call: Call, gap: int) -> None:
     parts = [Random(index).randbytes(8192) for index in range(4)]

@@ -82,14 +82,10 @@ def test_a_crash_under_load_corrupts_nothing(start_daemon: StartDaemon) -> None:
         assert sum(fetch(kv, chain(seed, 20)) for seed in range(20)) > 0
 
 
-@pytest.mark.parametrize("shared", ["directory", "socket"])
-def test_a_second_daemon_is_refused(start_daemon: StartDaemon, shared: str) -> None:
+def test_a_second_daemon_on_the_socket_is_refused(start_daemon: StartDaemon) -> None:
+    """Of directories `tests/lessons/test_restarts.py` says the same."""
     daemon = start_daemon(16 * MiB)
-    settings = dict(daemon.settings)
-    if shared == "directory":
-        settings["listen.unix"] = daemon.directory / "other.sock"
-    else:
-        settings["tiers.disk.directories"] = daemon.directory / "other"
+    settings = {**daemon.settings, "tiers.disk.directories": daemon.directory / "other"}
     second = subprocess.run(
         serve_command(settings), capture_output=True, timeout=PATIENCE_S, text=True, check=False
     )
@@ -270,15 +266,3 @@ def test_a_daemon_that_hangs_costs_no_more_than_the_deadline(start_daemon: Start
         for kv in spaces:
             eventually(lambda: fetch(kv, keys) == 10)  # noqa: B023
         eventually(lambda: client.status().leases == 0)
-
-
-def test_what_was_acknowledged_as_durable_survives_a_kill(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon(16 * MiB)
-    keys = chain(1, 60)
-    with daemon.client() as client:
-        kv = client.open(LAYOUT)
-        assert kv.publish(keys, content(keys), wait_s=1.0, durable_s=PATIENCE_S).durable == 60
-    daemon.kill()
-    daemon.start()
-    with daemon.client() as client:
-        assert fetch(client.open(LAYOUT), keys) == 60

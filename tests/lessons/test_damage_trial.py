@@ -1,4 +1,4 @@
-"""Every kind of damage to a disk, from a seed: never a wrong byte by any route, and check finds all.
+"""All kinds of damage to a disk, from a seed: no wrong byte by any route, and check finds all.
 
 Half of the slots hold their second block, so that there are old images to bring back.
 """

@@ -97,7 +97,9 @@ def test_lesson_04_and_10_a_full_disk(
             eventually(lambda: publish(kv, keys) or kv.match(keys).blocks)  # noqa: B023
             assert fetch(kv, keys) >= 1
         assert sum(fetch(kv, chain(seed, 12)) for seed in range(30)) > 0
-        assert kv.persist(chain(29, 12), wait_s=0.2) < 12, "it is not durable, and is not said to be"
+        assert kv.persist(chain(29, 12), wait_s=0.2) < 12, (
+            "it is not durable, and is not said to be"
+        )
         status = client.status()
         assert status.tiers[1].cause
         assert status.namespaces[0].corrupt_blocks == 0

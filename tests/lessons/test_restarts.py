@@ -26,7 +26,8 @@ def test_lesson_14_after_kill_9_what_was_durable_is_found(start_daemon: StartDae
             kv = client.open(LAYOUT)
             for seed in range(10 * turn, 10 * turn + 6):
                 publish_all(kv, chain(seed, 20))
-                if kv.persist(chain(seed, 20)) == 20:
+                again = kv.publish(chain(seed, 20), content(chain(seed, 20)), durable_s=PATIENCE_S)
+                if again.durable == 20:
                     acknowledged.append(seed)
             for seed in range(10 * turn + 6, 10 * turn + 9):
                 kv.publish(chain(seed, 20), content(chain(seed, 20)))

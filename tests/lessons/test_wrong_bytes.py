@@ -22,7 +22,7 @@ from tierd.core.layouts import LayerGroup
 from tierd.core.slots import slot_offset
 from tierd.core.units import MiB
 from tierd_client import Client, LayoutSpec, Namespace, NamespaceConflict, connect
-from tierd_client.namespace import Route
+from tierd_client.splitting import Route
 
 KEYS = chain(1, 40)
 POISON = 0xEE

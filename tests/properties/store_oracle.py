@@ -23,7 +23,10 @@ Request = ev.OpenNamespace | ev.Match | ev.Fetch | ev.Reserve | ev.Seal | ev.Ren
 
 @dataclass(eq=False)
 class Content:
-    """What is written to a slot. `writers` are the leases that may still write to it."""
+    """What is written to a slot. `writers` are the leases that may still write to it.
+
+    What is `spoiled` was found not to be what was written, and is promised to nobody any more.
+    """
 
     key: BlockKey
     parts_missing: set[int] = field(default_factory=set)
@@ -31,6 +34,7 @@ class Content:
     writers: set[int] = field(default_factory=set)
     aborted: bool = False
     last_seal_ns: int = 0
+    spoiled: bool = False
 
 
 @dataclass(eq=False)
@@ -74,6 +78,7 @@ class Oracle:
         self.moves: dict[int, ev.Move] = {}
         self.regions: set[Place] = set()
         self.returning: set[Place] = set()
+        self.refusing: set[int] = set()
         self.records: dict[tuple[int, int], dict[BlockKey, int]] = defaultdict(dict)
         self._sealing: Writer | None = None
         self._abandoned: set[int] = set()
@@ -146,6 +151,31 @@ class Oracle:
         place, key = self.readers[lease].blocks[index]
         self._lose(place[1], key)
         self.feed(ev.ReadFailed(self.session_of[lease], lease, index))
+
+    def sealed_places(self) -> list[Place]:
+        """Return the slots that hold, or held, whole blocks."""
+        return [
+            place
+            for place, content in self.contents.items()
+            if not (content.parts_missing or content.aborted or content.writers)
+        ]
+
+    def copy_corrupt(self, place: Place) -> None:
+        """A slot is found not to hold what was written there, by one who serves no client."""
+        content = self.contents[place]
+        # While the block is on its way somewhere its copies stay; the next look finds it again.
+        if all(move.key != content.key for move in self.moves.values()):
+            content.spoiled = True
+            if not self.store.config.tiers[place[0]].mapped:
+                self._stop_reading(place)
+        self.feed(ev.CopyCorrupt(content.key, place[0], place[2]))
+
+    def copy_corrupt_before(self, key: BlockKey, place: Place) -> None:
+        """A slot was found wrong, but by now it is another's: nothing follows from that."""
+        self.feed(ev.Tick())  # What is due at this time anyhow is over with.
+        before = self._copies()
+        self.feed(ev.CopyCorrupt(key, place[0], place[2]))
+        assert self._copies() == before, ("a good copy was given up", key, place)
 
     def stage(self, lease: int, first: int, count: int) -> None:
         """Ask for blocks of a live lease; each is landed, failed or declined, now or later."""
@@ -304,6 +334,7 @@ class Oracle:
     def _judge_move(self, move: ev.Move) -> None:
         assert all(other.key != move.key for other in self.moves.values()), "two moves of a block"
         assert self.entry in (move.source, move.target)
+        assert move.target not in self.refusing, ("written to a tier that takes no writes", move)
         self._check_holds((move.source, move.namespace, move.source_slot), move.key)
         target = (move.target, move.namespace, move.target_slot)
         self._check_unused(target)
@@ -341,6 +372,7 @@ class Oracle:
         content = self.contents.get(place)
         assert content is not None, ("nothing was written there", place)
         assert content.key == key, ("another block is there", place, content.key, key)
+        assert not content.spoiled, ("it was found corrupt", place, key)
         assert not content.parts_missing, ("it was not sealed", place, key)
 
     def _check_unused(self, place: Place, *, in_region: bool = True) -> None:
@@ -391,6 +423,16 @@ class Oracle:
         for lease, session in self.session_of.items():
             if session == client.number:
                 self._stop(lease)
+
+    def _stop_reading(self, place: Place) -> None:
+        """Who reads a slot of a medium sees that it is corrupt, and stops."""
+        for reader in self.readers.values():
+            for index, (read, _) in list(reader.blocks.items()):
+                if read == place and index not in reader.pending:
+                    del reader.blocks[index]
+
+    def _copies(self) -> dict[BlockKey, list[int | None]]:
+        return {key: list(block.slots) for key, block in self.store.catalog.blocks.items()}
 
     def _lose(self, namespace: int, key: BlockKey) -> None:
         """A copy turns out to be corrupt: who reads one in a medium sees it, and stops."""

@@ -4,7 +4,9 @@ A key is spelled as its path from the root, so a key's parent is itself less its
 and the oracle needs no tree.
 """
 
+from collections import OrderedDict
 from itertools import islice
+from random import Random
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -17,6 +19,36 @@ paths = st.lists(st.integers(0, 2), min_size=1, max_size=5).map(bytes)
 
 def chain_to(path: bytes) -> list[BlockKey]:
     return [BlockKey(path[:depth]) for depth in range(1, len(path) + 1)]
+
+
+def test_a_large_order_is_that_of_one_ordered_dict() -> None:
+    """More keys than are looked up at once, so that the order is kept in both of its places."""
+    random = Random(0)
+    keys = [BlockKey(random.randbytes(16)) for _ in range(20_000)]
+    chains = [keys[first : first + 50] for first in range(0, len(keys), 50)]
+    policy, model = ChainLRU(), OrderedDict[BlockKey, None]()
+    for _ in range(2_000):
+        chain = random.choice(chains)
+        deed = random.choice(("touch", "touch", "touch", "cool", "evict"))
+        if deed == "touch":
+            policy.touch(chain)
+            for key in reversed(chain):
+                model[key] = None
+                model.move_to_end(key)
+        elif deed == "cool":
+            policy.cool(chain)
+            for key in chain:
+                if key in model:
+                    model.move_to_end(key, last=False)
+        else:
+            victims = list(islice(policy.victims(), 5))
+            assert victims == list(islice(model, 5))
+            for key in victims:
+                policy.forget(key)
+                del model[key]
+        if random.random() < 0.01:
+            assert list(policy.victims()) == list(model)
+    assert len(model) > 10_000
 
 
 class ChainLruMachine(RuleBasedStateMachine):

@@ -153,6 +153,28 @@ class StoreMachine(RuleBasedStateMachine):
         if blocks:
             self.oracle.read_failed(lease, data.draw(st.sampled_from(list(blocks)), "index"))
 
+    @precondition(lambda self: self.oracle.contents)
+    @rule(data=st.data(), really=rarely)
+    def copy_corrupt(self, data: st.DataObject, really: bool) -> None:
+        """Something is found wrong where no client reads, in any tier."""
+        places = self.oracle.sealed_places()
+        if really and places:
+            self.oracle.copy_corrupt(data.draw(st.sampled_from(places), "place"))
+
+    @precondition(lambda self: self.oracle.contents)
+    @rule(data=st.data(), really=rarely)
+    def copy_corrupt_before(self, data: st.DataObject, really: bool) -> None:
+        """Something was found wrong that has been given up, or written anew, meanwhile."""
+        places = self.oracle.sealed_places()
+        if not really or not places:
+            return
+        place = data.draw(st.sampled_from(places), "place")
+        keys = {self.oracle.contents[each].key for each in places} - {
+            self.oracle.contents[place].key
+        }
+        if keys:
+            self.oracle.copy_corrupt_before(data.draw(st.sampled_from(sorted(keys)), "key"), place)
+
     @rule(data=st.data(), namespace=namespaces, path=chains, ttl=st.integers(1, 20), really=rarely)
     def pin(self, data: st.DataObject, namespace: int, path: bytes, ttl: int, really: bool) -> None:
         if not really:
@@ -203,6 +225,13 @@ class StoreMachine(RuleBasedStateMachine):
     def end_all_moves(self) -> None:
         self.oracle.end_moves([(n, "target" if self.faulted else None) for n in self.oracle.moves])
 
+    @precondition(lambda self: self.oracle.moves)
+    @rule(data=st.data())
+    def moves_stall(self, data: st.DataObject) -> None:
+        """Nobody waits for them any more; they end all the same, late."""
+        moves = st.lists(st.sampled_from(list(self.oracle.moves)), min_size=1, unique=True)
+        self.oracle.feed(ev.MovesStalled(data.draw(moves, "moves")))
+
     @precondition(lambda self: self.oracle.returning)
     @rule(data=st.data())
     def region_reclaimed(self, data: st.DataObject) -> None:
@@ -223,6 +252,15 @@ class StoreMachine(RuleBasedStateMachine):
             self.faulted = True
             self.oracle.feed(ev.TierFaulted(len(self.config.tiers) - 1, "it burns"))
 
+    @precondition(lambda self: len(self.config.tiers) > 1 and not self.faulted)
+    @rule(really=rarely, full=st.booleans())
+    def disk_takes_no_writes(self, really: bool, full: bool) -> None:
+        """It is full, or no longer so."""
+        if really:
+            disk = len(self.config.tiers) - 1
+            self.oracle.refusing = {disk} if full else set()
+            self.oracle.feed(ev.TierReadOnly(disk, "ENOSPC") if full else ev.TierRecovered(disk))
+
     def teardown(self) -> None:
         """When all faults and clients are gone, everything is answered, and nothing stays held."""
         while self.oracle.moves or self.oracle.returning:
@@ -242,7 +280,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._tick()
         store = self.oracle.store
         assert not store.leases.leases
-        assert not store.writing
+        assert not store.incoming.by_key
         assert not store.room.apart
         assert len(store.waiting) == 0
         laws.check(store)

@@ -8,7 +8,6 @@ from tests.simulation.mediums import DISK, HOST, LAYOUTS, Mediums, Place
 from tierd.control import events as ev
 from tierd.core.keys import BlockKey
 
-
 STALL_NS = 20
 """How long a move may take before nobody is to wait for it."""
 
@@ -17,7 +16,8 @@ class Mover:
     """Copies bytes from medium to medium: half way through, the target holds nothing of use.
 
     `stalled` is told of a tier that does not answer. Its moves end all the same, much later, when
-    their bytes go where they were to go. `records` are what the index of the disk says: the slot of each block, by namespace and key.
+    their bytes go where they were to go. `records` are what the index of the disk says: the slot
+    of each block, by namespace and key.
     """
 
     def __init__(

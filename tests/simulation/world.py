@@ -8,7 +8,7 @@ moves to `mover.py`.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -84,7 +84,10 @@ def random_config(rng: Random) -> StoreConfig:
     tiers = (
         tier("device", rng.randint(4, 6), region_slots=2),
         tier("host", rng.randint(8, 16), region_slots=rng.choice([2, 4])),
-        tier("disk", rng.randint(8, 24), region_slots=4),
+        replace(
+            tier("disk", rng.randint(8, 24), region_slots=4),
+            write_bytes_per_day=rng.choice([0, 0, 0, 24 * 20 * PAGE_BYTES]),
+        ),
     )
     return StoreConfig(
         tiers,
@@ -185,7 +188,7 @@ class World:
         """Whatever is not answered yet may wait, for something that can come, and not too long."""
         for asked in self.asked.values():
             if isinstance(asked, ev.Fetch):
-                written = self.store.writing.keys() & set(asked.keys)
+                written = self.store.incoming.by_key.keys() & set(asked.keys)
                 assert written, ("waits for nobody", asked)
         # Others may be due as well, but are only answered at the next tick.
         for asked in self.asked.values():
@@ -261,8 +264,8 @@ class World:
         self.mediums.faults = NO_FAULTS
         self.mediums.read_only |= self.mediums.offline
         self.mediums.offline.clear()
-        for tier in sorted(self.mediums.read_only):
-            self._bring_back(tier)
+        for faulted in sorted(self.mediums.read_only):
+            self._bring_back(faulted)
 
     def _bring_back(self, tier: int) -> None:
         """Have a tier answer again; one that was offline may take no writes for a while yet."""
@@ -299,7 +302,7 @@ class World:
         assert all(store.moves.writable), ("a tier is not used again", store.moves.writable)
         assert not self.asked, ("never answered", self.asked)
         assert not store.leases.leases, ("leases that do not end", store.leases.leases)
-        assert not store.writing, ("never given up", store.writing)
+        assert not store.incoming.by_key, ("never given up", store.incoming.by_key)
         assert not store.moves.by_number, ("moves that do not end", store.moves.by_number)
         assert not store.room.apart, ("set apart for ever", store.room.apart)
         assert len(store.waiting) == 0, "requests that wait for ever"

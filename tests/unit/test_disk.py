@@ -15,11 +15,12 @@ from tierd.core.errors import CorruptSlot, FormatMismatch, TierOffline
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import opaque_layout
 from tierd.core.slots import SegmentHeader, described, unpack_segment, verify
-from tierd.tiers.base import SlotRead, SlotWrite, SpaceSpec
+from tierd.tiers.base import Probe, SlotRead, SlotWrite, SpaceSpec
 from tierd.tiers.disk import DiskSpace, DiskTier
 
 LAYOUT = opaque_layout("disk", block_tokens=10, token_bytes=700)
 SPEC = SpaceSpec(LAYOUT, region_slots=4)
+OTHER = SpaceSpec(opaque_layout("other", block_tokens=10, token_bytes=700), region_slots=4)
 ROOT = LAYOUT.root
 
 
@@ -201,6 +202,23 @@ async def test_segments_are_spread_over_the_directories(tmp_path: Path) -> None:
         assert [len(list(directory.iterdir())) for directory in directories] == counts
 
 
+async def test_regions_are_dealt_to_the_directories_in_turn(tmp_path: Path) -> None:
+    directories = [tmp_path / "one", tmp_path / "two", tmp_path / "three"]
+    tier = DiskTier(directories, threads=1)
+    space, other = tier.space(SPEC), tier.space(OTHER)
+    for region in range(6):
+        await space.write(blocks(4 * region))
+        assert space.segment_path(region).parent == directories[region % 3]
+    # Whoever else comes starts in the same place, whatever the others have.
+    other.prepare(0)
+    assert other.segment_path(0).parent == directories[0]
+    await space.reclaim(1)
+    # The directory with the fewest comes first.
+    space.prepare(6)
+    assert space.segment_path(6).parent == directories[1]
+    await tier.aclose()
+
+
 async def test_foreign_files_are_left_alone(space: DiskSpace, tmp_path: Path) -> None:
     await space.write(blocks(0))
     strangers = [
@@ -259,6 +277,27 @@ async def test_a_lost_directory_is_a_fault_until_it_is_back(tmp_path: Path) -> N
     directory.mkdir()
     await space.write(blocks(0))
     assert await space.read(wanted(0)) == [None]
+    await tier.aclose()
+
+
+def files_under(directory: Path) -> set[Path]:
+    return set(directory.rglob("*"))
+
+
+async def test_a_probe_says_what_is_wrong_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    directory = tmp_path / "there"
+    tier = DiskTier([tmp_path / "other", directory], threads=1)
+    await tier.space(SPEC).write(blocks(0))
+    held = files_under(tmp_path)
+    assert await tier.probe() == Probe()
+    assert files_under(tmp_path) == held
+    directory.rename(tmp_path / "gone")
+    probe = await tier.probe()
+    assert probe.read_fault is not None
+    assert probe.write_fault is not None
+    assert str(directory) in probe.read_fault
+    (tmp_path / "gone").rename(directory)
+    assert await tier.probe() == Probe()
     await tier.aclose()
 
 

@@ -3,7 +3,8 @@
 from collections import Counter
 
 from tierd.control.events import MoveClass
-from tierd.transfer.lanes import Lanes, Ticket
+from tierd.core.units import NS_PER_MS, MiB
+from tierd.transfer.lanes import IN_FLIGHT_BYTES_MAX, Lanes, Ticket
 
 LONG_NS = 10**12
 
@@ -106,6 +107,22 @@ async def test_between_demands_the_way_is_kept_clear() -> None:
     medium.now_ns += LONG_NS
     medium.end_one()
     assert medium.under_way() == {"write_back": 7}
+
+
+async def test_without_demand_the_lower_classes_come_to_have_the_medium_for_themselves() -> None:
+    """With the 8 MiB left to them beside demand, write-back alone left the disk idle at times."""
+    medium = Medium()
+    medium.lanes = Lanes(lambda: medium.now_ns)
+    medium.enter("demand", MiB)
+    medium.enter("write_back", MiB, count=100)
+    medium.end_one()
+    medium.now_ns += 60 * NS_PER_MS
+    medium.end_one()
+    beside_demand = medium.under_way()["write_back"]
+    medium.now_ns += 2000 * NS_PER_MS
+    medium.end_one()
+    assert beside_demand == 8
+    assert medium.under_way() == {"write_back": IN_FLIGHT_BYTES_MAX // MiB}
 
 
 async def test_what_is_urged_goes_with_demand() -> None:

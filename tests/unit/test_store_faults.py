@@ -79,6 +79,17 @@ def test_a_read_only_tier_is_read_and_not_written() -> None:
     assert driver.tiers_of("xyz") == ("host", "disk")
 
 
+def test_what_was_pinned_meanwhile_is_written_too() -> None:
+    """It is nobody's victim, so it was not found among those, and a restart lost it."""
+    driver = with_disk()
+    driver.feed(ev.TierReadOnly(1, "ENOSPC"))
+    driver.publish("abc")
+    assert driver.ask(ev.Pin(1, 50, 0, spelled("abc"), 1000), ev.Pinned).blocks == 3
+    driver.feed(ev.TierRecovered(1))
+    driver.settle()
+    assert driver.tiers_of("abc") == ("host", "disk")
+
+
 def test_what_is_queued_for_a_tier_that_becomes_read_only_may_be_evicted() -> None:
     driver = with_disk(host=4)
     driver.publish("abcd")

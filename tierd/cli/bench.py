@@ -26,7 +26,11 @@ def bench(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this row, or all that begin so. May be repeated."),
+        typer.Option(
+            metavar="NAME",
+            help="Only this row, or all that begin so. May be repeated. Rows of a million blocks"
+            " (recovery) run only if named.",
+        ),
     ] = None,
     runs: Annotated[
         int | None,
@@ -52,7 +56,7 @@ def bench(
     machine slows both.
     """
     bench_or_end()
-    from tierd_bench.bench.catalogue import catalogue
+    from tierd_bench.bench.catalogue import catalogue, usual
     from tierd_bench.bench.sizes import FULL, SMOKE
 
     for file in (json_file, append, html):
@@ -62,8 +66,12 @@ def bench(
         refuse(f"{directory}: no such directory", "create it first, or measure elsewhere")
     sizes = SMOKE if smoke else FULL
     if runs is not None:
-        sizes = replace(sizes, host_runs=runs, disk_runs=runs)
-    measures = _choose(catalogue(sizes), only or [])
+        sizes = replace(sizes, host_runs=runs, disk_runs=runs, one_disk_runs=runs)
+    measures = catalogue(sizes)
+    if only:
+        measures = _choose(measures, only)
+    elif not smoke:
+        measures = usual(measures)
     _show(_run(measures, sizes, directory), json_file, append, html)
 
 
@@ -77,7 +85,7 @@ def _choose(measures: "list[Measure]", only: list[str]) -> "list[Measure]":
             names = ", ".join(measure.name for measure in measures)
             refuse(f"no row is called {name!r}, or begins so", f"use some of: {names}")
         wanted.update(measure.name for measure in found)
-    return [measure for measure in measures if not only or measure.name in wanted]
+    return [measure for measure in measures if measure.name in wanted]
 
 
 def _run(measures: "list[Measure]", sizes: "Sizes", directory: Path | None) -> "BenchReport":

@@ -14,6 +14,7 @@ from tierd.cli.config import config
 from tierd.cli.console import out
 from tierd.cli.replay import replay
 from tierd.cli.serve import serve
+from tierd.cli.simulate_cluster import simulate_cluster
 from tierd.cli.status import status
 from tierd.cli.top import top
 from tierd.cli.trace import trace
@@ -32,6 +33,7 @@ app.command()(status)
 app.command()(top)
 app.command()(replay)
 app.command()(bench)
+app.command()(simulate_cluster)
 app.add_typer(trace)
 
 

@@ -14,7 +14,7 @@ class TierConfig:
     counts towards the cap. `mapped`: clients can read its slots in place; those up to the entry
     tier are. Others are read through the entry tier, or by the client from the medium.
     `write_bytes_per_day`: what may be written to it for no stronger reason than that it might be
-    read again; 0 is no limit.
+    read again; 0 is no limit. `stripes`: over so many devices the medium deals regions, in order.
     """
 
     name: str
@@ -23,13 +23,15 @@ class TierConfig:
     mapped: bool
     header_bytes: int = 0
     write_bytes_per_day: int = 0
+    stripes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The maximum of every table and queue, and what happens at it.
 
-    A session, lease or waiting fetch too many is answered with `Overloaded`; a publish gets at
+    A session, lease or waiting fetch too many is answered with `Overloaded`; a name too many, for
+    a namespace that has one, is forgotten; a publish gets at
     most `slots_per_publish_max` slots at once; pins beyond `pinned_ratio_max` of the entry tier
     are cut short; `write_batches_max` batches of `write_batch_bytes` are under way to a colder
     tier, and the rest waits in its slots. A block whose write fails is tried `writes_tried_max`
@@ -40,9 +42,10 @@ class Limits:
     leases_per_session_max: int = 1024
     waiting_max: int = 4096
     namespaces_max: int = 256
+    names_max: int = 1024
     slots_per_publish_max: int = 65536
     pinned_ratio_max: float = 0.5
-    write_batches_max: int = 2
+    write_batches_max: int = 3  # two are written while one is synced and recorded
     write_batch_bytes: int = 32 << 20
     writes_tried_max: int = 5
     write_retry_ns: int = 250 * NS_PER_MS

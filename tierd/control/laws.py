@@ -42,7 +42,7 @@ def _slots_add_up(store: Store) -> None:
         hold(state.move.namespace, state.move.target, state.move.target_slot)
     entry = store.config.entry
     writings = {id(w): w for lease in store.leases.leases.values() for w in lease.writings}
-    writings |= {id(w): w for w in store.writing.values()}
+    writings |= {id(w): w for w in store.incoming.by_key.values()}
     for writing in writings.values():
         hold(writing.namespace, entry, writing.slot)
     for namespace, spaces in enumerate(store.room.spaces):

@@ -104,7 +104,14 @@ class Moves:
 
     def flush(self, now_ns: int) -> None:
         """Send off what was planned, and as much write-back as its limits allow."""
+        self._send()
         self._write_back(now_ns)
+        if self._urged:
+            self._outbox.add(Urge(tuple(self._urged)))
+            self._urged.clear()
+
+    def _send(self) -> None:
+        """Send off what was planned, all of one route and class together."""
         batches: dict[tuple[int, int, int, MoveClass], list[Move]] = defaultdict(list)
         for state in self._starting:
             move = state.move
@@ -112,9 +119,6 @@ class Moves:
         self._starting.clear()
         for (_, _, _, urgency), moves in batches.items():
             self._outbox.add(StartMoves(urgency, tuple(moves)))
-        if self._urged:
-            self._outbox.add(Urge(tuple(self._urged)))
-            self._urged.clear()
 
     def next_wakeup_ns(self) -> int | None:
         """Return when write-back that rests goes on."""
@@ -236,11 +240,10 @@ class Moves:
             self._resting_until_ns[move.target] = 0
             return
         block = self._catalog.blocks.get(move.key)
-        gone = block is None or block.slots[move.source] is None
-        if block is None or gone or block.slots[move.target] is not None:
+        if block is None or block.slots[move.source] is None:
             return
-        if not self.writable[move.target]:
-            return  # When it is again, all that it lacks is written.
+        if block.slots[move.target] is not None or not self.writable[move.target]:
+            return  # When a tier is writable again, all that it lacks is written.
         failures = state.failures + 1
         if failures == limits.writes_tried_max:
             self.given_up[move.target] += 1
@@ -264,6 +267,8 @@ class Moves:
                 slots = self._room.take(namespace, target, len(batch))
                 for (block, failures), slot in zip(batch, slots, strict=False):
                     self.start(block, source, target, slot, "write_back").failures = failures
+                # Each by itself: the next is written while this one is synced and recorded.
+                self._send()
                 # What finds no slot is given up: waiting for one, it would fill its own tier.
                 for block, _ in batch[len(slots) :]:
                     self._room.untrack(namespace, block.key, target)

@@ -51,7 +51,7 @@ class Room:
         for tier, budget, slots in rows:
             slot_bytes = block_bytes + tier.header_bytes
             region_bytes = slots * slot_bytes + tier.header_bytes
-            spaces.append(SlotSpace(budget, slot_bytes, slots, region_bytes))
+            spaces.append(SlotSpace(budget, slot_bytes, slots, region_bytes, tier.stripes))
         self.spaces.append(spaces)
         self.policies.append([self._config.policies.eviction() for _ in self._config.tiers])
 

@@ -1,9 +1,20 @@
 """Which slots are free: budgets of tiers, regions lent to namespaces, slots within them."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, groupby, islice
+from typing import Final
 
 from tierd.core.keys import BlockKey
+from tierd.core.units import MiB
+
+_STRIPE_BYTES: Final = 4 * MiB
+"""Neighbours on one device before the next is used: no device is faster with more at once."""
+
+_REGIONS_LOOKED_AT: Final = 8
+_FREE_LOOKED_AT: Final = 1024
+"""Where neighbours are looked for, so that a search has an end."""
 
 
 @dataclass(slots=True)
@@ -50,13 +61,15 @@ class SlotSpace:
     the catalog know. Slot s lies in region `s // region_slots`. `free` and `used` count slots,
     without the free ones of draining regions. `with_room` are the regions that have free slots
     to hand out, next last. There may be ten thousands of regions: nothing here that happens
-    often walks over all of them.
+    often walks over all of them. `stripes` is over how many devices the medium deals regions, in
+    order of their numbers; slots that are taken together come from all of them.
     """
 
     budget: TierBudget
     slot_bytes: int
     region_slots: int
     region_bytes: int
+    stripes: int = 1
     regions: dict[int, Region] = field(default_factory=dict)
     with_room: OrderedDict[int, None] = field(default_factory=OrderedDict)
     draining: set[int] = field(default_factory=set)
@@ -64,6 +77,7 @@ class SlotSpace:
     free: int = 0
     used: int = 0
     _lowest_unused: int = 0  # or below it
+    _turn: int = 0
 
     @property
     def slots(self) -> int:
@@ -102,20 +116,18 @@ class SlotSpace:
         self.free += self.region_slots
 
     def take(self, count: int) -> list[int]:
-        """Take up to `count` free slots, neighbours where possible, in ascending order."""
+        """Take up to `count` free slots, in as few runs of neighbours as are easily found.
+
+        The slots of one region are in ascending order.
+        """
+        # As long a run from each device as there is, and not so short that it pays for nothing.
+        share = max(-(-count // self.stripes), _STRIPE_BYTES // self.slot_bytes, 1)
         taken: list[int] = []
         while self.with_room and len(taken) < count:
-            number = next(reversed(self.with_room))
-            free = self.regions[number].free
-            at = max(0, len(free) - (count - len(taken)))
-            taken += free[at:]
-            del free[at:]
-            if not free:
-                del self.with_room[number]
+            taken += self._take_run(min(share, count - len(taken)))
         self.free -= len(taken)
         self.used += len(taken)
-        taken.sort()
-        return taken
+        return sorted(taken) if self.stripes == 1 else taken
 
     def settle(self) -> None:
         """Count as taken, in regions that were adopted, exactly the slots that were filled."""
@@ -171,3 +183,43 @@ class SlotSpace:
         self.returning.remove(number)
         self._lowest_unused = min(self._lowest_unused, number)
         self.budget.give_back(self.region_bytes)
+
+    def _take_run(self, count: int) -> list[int]:
+        """Take free slots of the device whose turn it is: the shortest run of `count`.
+
+        Where there is none, the longest ones, and fewer slots if need be.
+        """
+        near = self._near()
+        tail = self.regions[near[0]].free[-count:]
+        if len(tail) == count == max(tail) - min(tail) + 1:
+            return self._remove(tail, count)
+        looked_at = max(count, _FREE_LOOKED_AT // len(near))
+        free = (sorted(self.regions[number].free[-looked_at:]) for number in near)
+        runs = sorted(chain.from_iterable(map(_runs, free)), key=len)
+        fitting = next((run for run in runs if len(run) >= count), None)
+        found = islice(fitting or chain.from_iterable(reversed(runs)), count)
+        return self._remove(list(found), looked_at)
+
+    def _near(self) -> list[int]:
+        """Return some regions with room, next first, on the device whose turn it is if possible."""
+        turn, self._turn = self._turn, (self._turn + 1) % self.stripes
+        near = list(islice(reversed(self.with_room), _REGIONS_LOOKED_AT * self.stripes))
+        its = [number for number in near if number % self.stripes == turn]
+        return its or near[:_REGIONS_LOOKED_AT]
+
+    def _remove(self, slots: Sequence[int], looked_at: int) -> list[int]:
+        """Take free slots, among the `looked_at` last of their regions; return them in order."""
+        taken = sorted(slots)
+        for number, group in groupby(taken, lambda slot: slot // self.region_slots):
+            free = self.regions[number].free
+            # The lowest of the rest is next again.
+            free[-looked_at:] = sorted(set(free[-looked_at:]).difference(group), reverse=True)
+            if not free:
+                del self.with_room[number]
+        return taken
+
+
+def _runs(slots: Sequence[int]) -> list[Sequence[int]]:
+    """Cut ascending slots into runs of neighbours."""
+    cuts = [at for at in range(1, len(slots)) if slots[at] != slots[at - 1] + 1]
+    return [slots[start:end] for start, end in zip([0, *cuts], [*cuts, len(slots)], strict=True)]

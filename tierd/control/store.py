@@ -5,19 +5,21 @@ loop, disk, network or tensor: the shell around it runs the actions and feeds th
 as events. So a whole daemon can be simulated from a seed, and nothing here needs a lock.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby, islice, takewhile
+from itertools import groupby, takewhile
 from typing import Any, Final
 
 from tierd.control import events as ev
 from tierd.control.catalog import Block, Catalog, Namespace
 from tierd.control.config import StoreConfig
-from tierd.control.leases import Lease, LeaseTable, Session, Writing
+from tierd.control.counts import Counts
+from tierd.control.incoming import Incoming, is_joinable
+from tierd.control.leases import Lease, LeaseTable, Session
 from tierd.control.moves import Moves, MoveState, Waiter
 from tierd.control.persisting import Persisting
 from tierd.control.planner import best_tiers, plan_fetch, stage, wait_for
+from tierd.control.recovery import parents_first, recover
 from tierd.control.room import Room
 from tierd.control.waiting import Waiting
 from tierd.core.errors import (
@@ -44,22 +46,6 @@ _NOBODY: Final = 0
 """The session of leases that the store itself holds. Real sessions are numbered from 1."""
 
 
-@dataclass(slots=True)
-class Counts:
-    """What was asked of one namespace, in tokens, and what came of it.
-
-    Law: asked = sum of hits + missed, after every step.
-    """
-
-    requests: int = 0
-    tokens_asked: int = 0
-    tokens_hit: Counter[int] = field(default_factory=Counter)
-    tokens_missed: int = 0
-    blocks_sealed: int = 0
-    blocks_declined: int = 0
-    corrupt_blocks: int = 0
-
-
 class Store:
     """Catalog, slots, leases and moves of one daemon, and the rules between them."""
 
@@ -72,11 +58,10 @@ class Store:
         self.leases = LeaseTable()
         self.pinned_bytes = 0
         self.sessions: dict[int, Session] = {}
-        self.writing: dict[BlockKey, Writing] = {}
+        self.incoming = Incoming(config, self.catalog, self.room)
         self.counts: list[Counts] = []
         self.waiting = Waiting()
         self.persisting = Persisting(self._is_durable, self._is_coming)
-        self._half_sealed: deque[tuple[int, Writing]] = deque()
         self._handlers: dict[type, Callable[[Any, int], None]] = {
             ev.OpenSession: self._open_session,
             ev.CloseSession: self._close_session,
@@ -119,13 +104,12 @@ class Store:
 
     def next_wakeup_ns(self) -> int | None:
         """Return when the store next wants a `Tick`, if nothing else happens before."""
-        half_sealed = self._half_sealed[0][0] if self._half_sealed else None
         times = (
             self.waiting.next_deadline_ns(),
             self.persisting.next_deadline_ns(),
             self.leases.next_expiry_ns(),
             self.moves.next_wakeup_ns(),
-            half_sealed,
+            self.incoming.next_expiry_ns(),
         )
         return min((time for time in times if time is not None), default=None)
 
@@ -179,7 +163,8 @@ class Store:
             differences = known.layout.differences(event.layout)
             self._reply(event, NamespaceConflict(name, differences))
             return
-        self.catalog.names[name] = known
+        if len(self.catalog.names) < self.config.limits.names_max:
+            self.catalog.names[name] = known
         self.room.rebalance(self.config.entry)
         self.room.lend_ahead(known.number, self.config.entry)
         self._reply(event, ev.NamespaceOpened(known.number, known.layout))
@@ -188,7 +173,7 @@ class Store:
         namespace = Namespace(len(self.catalog.namespaces), name, layout)
         self.catalog.namespaces.append(namespace)
         self.catalog.names[name] = namespace
-        self.counts.append(Counts())
+        self.counts.append(Counts(layout.block_tokens))
         tiers = range(len(self.config.tiers))
         bytes_ = layout.block_bytes
         self.room.add_namespace(
@@ -198,44 +183,9 @@ class Store:
 
     def _recovered(self, event: ev.Recovered, now_ns: int) -> None:
         namespace = self._add_namespace(event.name, event.layout, {event.tier: event.region_slots})
-        space = self.room.spaces[namespace.number][event.tier]
-        tier, tiers, catalog = event.tier, len(self.config.tiers), self.catalog
-        lost = []
-        for key, parent, slot in event.copies:
-            region = slot // event.region_slots
-            if region not in space.regions and space.budget.lend(space.region_bytes):
-                space.adopt(region)
-            if key in catalog.blocks or region not in space.regions:
-                lost.append(key)
-                continue
-            before = space.fill(slot, key)
-            if before is not None:
-                # Of two records of one slot the newer one tells what is in it.
-                catalog.remove_copy(catalog.blocks[before], tier)
-                lost.append(before)
-            catalog.add_copy(namespace.number, key, parent, tier, slot, tiers)
-        space.settle()
-        # The catalog has them in the order in which they came.
-        newest_first = islice(reversed(catalog.blocks), catalog.held[namespace.number])
-        warmest_first = self._parents_first(newest_first)
-        self.room.policies[namespace.number][tier].touch(warmest_first)
+        lost = recover(event, namespace.number, self.catalog, self.room)
         if lost:
-            self._outbox.add(ev.DropRecords(namespace.number, tier, tuple(lost)))
-
-    def _parents_first(self, keys: Iterable[BlockKey]) -> list[BlockKey]:
-        """Return `keys`, which are held, in order, but each after its ancestors."""
-        find = self.catalog.blocks.get
-        ordered: list[BlockKey] = []
-        known: set[BlockKey] = set()
-        for key in keys:
-            branch = []
-            while key not in known and (block := find(key)) is not None:
-                known.add(key)
-                branch.append(block.key)
-                key = block.parent
-            branch.reverse()
-            ordered += branch
-        return ordered
+            self._outbox.add(ev.DropRecords(namespace.number, event.tier, tuple(lost)))
 
     # ---- reading
 
@@ -254,7 +204,7 @@ class Store:
         if len(session.leases) + 2 > self.config.limits.leases_per_session_max:
             self._reply(event, Overloaded("leases of the session", _RETRY_NS))
             return
-        self._count_fetch(event.namespace, len(keys) - len(held))
+        found: list[int] = []
         lease = fence = 0
         runs: tuple[ev.Run, ...] = ()
         queued_bytes = self.moves.coming_bytes
@@ -263,12 +213,12 @@ class Store:
                 session, event.namespace, held, now_ns + self.config.read_lease_ns
             )
             plan = plan_fetch(held, self.config, self.room, self.moves, event.stage_blocks)
-            granted.found = plan.found
+            granted.found = found = plan.found
             wait_for(plan.under_way, held, event.session, granted.number, self.moves)
             if plan.under_way:
                 self.room.touch(event.namespace, held)
-            self._count_hits(event.namespace, plan.found)
             lease, fence, runs = granted.number, granted.fence, plan.runs
+        self.counts[event.namespace].count_fetch(found, len(keys) - len(held))
         reserved = None
         if event.reserve_part is not None:
             reserved = self._reserve_now(
@@ -355,11 +305,7 @@ class Store:
 
     def _cut(self, lease: Lease, index: int) -> None:
         """Count what a lease was promised from block `index` on as missed after all."""
-        counts = self.counts[lease.namespace]
-        tokens = self.catalog.namespaces[lease.namespace].layout.block_tokens
-        for tier in lease.found[index:]:
-            counts.tokens_hit[tier] -= tokens
-            counts.tokens_missed += tokens
+        self.counts[lease.namespace].count_lost(lease.found[index:])
         del lease.found[index:]
 
     # ---- writing
@@ -388,53 +334,18 @@ class Store:
         now_ns: int,
     ) -> ev.Reserved:
         """Grant what can be had at once: joined slots of other parts, and new ones."""
-        layout = self.catalog.namespaces[namespace].layout
-        wanted = self._wanted(namespace, keys, len(held), part)
+        wanted = self.incoming.wanted(namespace, keys, len(held), part, self._is_readable)
         if not wanted:
             return ev.Reserved(0, (), 0)
-        fresh = [index for index in wanted if keys[index] not in self.writing]
         until_ns = now_ns + self.config.write_lease_ns
         lease = self._grant(session, namespace, held, until_ns, writes=True)
         lease.part = part
-        slots = self.room.take(namespace, self.config.entry, len(fresh))
-        declined = len(fresh) - len(slots)
-        end = fresh[len(slots)] if declined else len(keys)
-        for index, slot in zip(fresh, slots, strict=False):
-            parent = keys[index - 1] if index else layout.root
-            parts = set(range(layout.shards))
-            self.writing[keys[index]] = Writing(keys[index], parent, namespace, slot, parts)
-        grants: list[ev.Grant] = []
-        for index in wanted:
-            if index >= end:
-                break
-            writing = self.writing[keys[index]]
-            writing.leases[part] = lease.number
-            lease.writings.append(writing)
-            _extend(grants, index, writing.slot)
+        grants, declined = self.incoming.grant(lease, keys, wanted)
         if not grants:
             self._outbox.add(ev.SetFence(session.number, lease.fence, 0))
             self._end_lease(lease)
             return ev.Reserved(0, (), declined)
         return ev.Reserved(lease.number, tuple(grants), declined)
-
-    def _wanted(self, namespace: int, keys: Sequence[BlockKey], first: int, part: int) -> list[int]:
-        """Return the indices, from `first` on, of the blocks of which `part` is nobody's yet."""
-        wanted: dict[BlockKey, int] = {}
-        for index in range(first, len(keys)):
-            key = keys[index]
-            if key in wanted:
-                break  # No chain goes on like this.
-            writing = self.writing.get(key)
-            if writing is None:
-                block = self.catalog.blocks.get(key)
-                if block is not None and (block.namespace != namespace or self._is_readable(block)):
-                    continue
-            elif writing.namespace != namespace or not _joinable(writing, part):
-                break  # Another is writing it: what hangs on it may wait for the next turn.
-            wanted[key] = index
-            if len(wanted) == self.config.limits.slots_per_publish_max:
-                break
-        return list(wanted.values())
 
     def _seal(self, event: ev.Seal, now_ns: int) -> None:
         lease = self.leases.leases.get(event.lease)
@@ -445,20 +356,7 @@ class Store:
             self._retry((), now_ns)
             return
         changed = [writing.key for writing in lease.writings]
-        kept, lease.writings = lease.writings[: event.count], lease.writings[event.count :]
-        visible = []
-        sealed = 0
-        for writing in kept:
-            del writing.leases[lease.part]
-            writing.parts_missing.discard(lease.part)
-            if writing.aborted:
-                self._free_if_idle(writing)
-                continue
-            sealed += 1
-            if writing.parts_missing:
-                self._half_sealed.append((now_ns + self.config.write_lease_ns, writing))
-            else:
-                visible.append(self._publish(writing))
+        sealed, visible = self.incoming.seal(lease, event.count, now_ns)
         namespace = lease.namespace
         self.counts[namespace].blocks_sealed += len(visible)
         self.moves.consider_write_back(visible, self.config.entry, now_ns)
@@ -467,43 +365,6 @@ class Store:
         self._reply(event, ev.Sealed(sealed))
         self.room.relax(namespace, self.config.entry)
         self._retry(changed, now_ns)
-
-    def _publish(self, writing: Writing) -> Block:
-        del self.writing[writing.key]
-        entry = self.config.entry
-        known = self.catalog.blocks.get(writing.key)
-        if known is not None and known.slots[entry] is not None:
-            # Brought back meanwhile by a move from a tier that then went offline.
-            self.room.give(writing.namespace, entry, writing.slot)
-            return known
-        return self.room.add_copy(
-            writing.namespace, writing.key, writing.parent, entry, writing.slot
-        )
-
-    def _abort(self, writing: Writing) -> None:
-        """Decide that a block will not be published. Nobody ever saw it."""
-        if not writing.aborted:
-            writing.aborted = True
-            del self.writing[writing.key]
-
-    def _free_if_idle(self, writing: Writing) -> None:
-        if writing.aborted and not writing.leases:
-            self.room.give(writing.namespace, self.config.entry, writing.slot)
-
-    def _expire_half_sealed(self, now_ns: int) -> list[BlockKey]:
-        """Give up blocks whose other parts nobody has come to write; return their keys."""
-        aborted = []
-        while self._half_sealed and self._half_sealed[0][0] <= now_ns:
-            _, writing = self._half_sealed.popleft()
-            if writing.aborted or not writing.parts_missing:
-                continue
-            if writing.leases:
-                self._half_sealed.append((now_ns + self.config.write_lease_ns, writing))
-                continue
-            self._abort(writing)
-            self._free_if_idle(writing)
-            aborted.append(writing.key)
-        return aborted
 
     # ---- leases
 
@@ -534,10 +395,7 @@ class Store:
 
     def _end_lease(self, lease: Lease) -> None:
         """Forget a lease whose owner has let go: nothing is read or written under it now."""
-        for writing in lease.writings:
-            self._abort(writing)
-            writing.leases.pop(lease.part, None)
-            self._free_if_idle(writing)
+        self.incoming.let_go(lease)
         self._let_go(lease)
         del self.leases.leases[lease.number]
         session = self.sessions.get(lease.session)
@@ -548,8 +406,7 @@ class Store:
     def _stop_promising(self, lease: Lease) -> None:
         """Let a lease expire, but keep apart what its owner may still be writing to."""
         lease.expired = True
-        for writing in lease.writings:
-            self._abort(writing)
+        self.incoming.abort(lease)
         self._let_go(lease)
 
     def _let_go(self, lease: Lease) -> None:
@@ -562,7 +419,7 @@ class Store:
 
     def _expire(self, now_ns: int) -> None:
         """End what is over, and let those go on who waited for that."""
-        aborted = self._expire_half_sealed(now_ns)
+        aborted = self.incoming.expire(now_ns)
         over = self.leases.pop_expired(now_ns)
         for lease in over:
             aborted += [writing.key for writing in lease.writings]
@@ -642,7 +499,7 @@ class Store:
             state = self.moves.finish(done, now_ns)
             if done.fault == "source":
                 self._source_failed(state)
-            news.update({waiter: (state, done.fault == "source") for waiter in state.waiters})
+            news.update(dict.fromkeys(state.waiters, (state, done.fault == "source")))
         told = sorted(news, key=lambda waiter: (waiter.session, waiter.lease))
         for (session, number), waiters in groupby(told, lambda w: (w.session, w.lease)):
             self._tell(session, number, {w.index: news[w] for w in waiters})
@@ -694,9 +551,12 @@ class Store:
         self.moves.go_online(event.tier)
         entry = self.config.entry
         if event.tier == entry + 1:
+            pins = [lease for lease in self.leases.leases.values() if lease.pin_bytes]
             for namespace, policies in enumerate(self.room.policies):
+                # No policy knows what is pinned.
+                pinned = [b.key for pin in pins if pin.namespace == namespace for b in pin.blocks]
                 warmest_first = reversed(list(policies[entry].victims()))
-                keys = self._parents_first(list(warmest_first))
+                keys = parents_first([*pinned, *warmest_first], self.catalog)
                 blocks = [self.catalog.blocks[key] for key in keys]
                 self.moves.consider_write_back(blocks, entry, now_ns)
                 self.room.touch(namespace, blocks)
@@ -712,10 +572,10 @@ class Store:
         """Park a fetch while another is writing the next block that it needs."""
         if held == len(event.keys) or now_ns >= event.wait_until_ns:
             return False
-        writing = self.writing.get(event.keys[held])
+        writing = self.incoming.by_key.get(event.keys[held])
         if writing is None or len(self.waiting) >= self.config.limits.waiting_max:
             return False
-        if event.reserve_part is not None and _joinable(writing, event.reserve_part):
+        if event.reserve_part is not None and is_joinable(writing, event.reserve_part):
             return False
         self.waiting.for_key(writing.key, event)
         return True
@@ -746,35 +606,6 @@ class Store:
     def _found_in(self, block: Block) -> int:
         return best_tiers([block], self.moves.online)[0]
 
-    def _count_fetch(self, namespace: int, missed: int) -> None:
-        counts = self.counts[namespace]
-        tokens = missed * self.catalog.namespaces[namespace].layout.block_tokens
-        counts.requests += 1
-        counts.tokens_asked += tokens
-        counts.tokens_missed += tokens
-
-    def _count_hits(self, namespace: int, found: Sequence[int]) -> None:
-        counts = self.counts[namespace]
-        tokens = self.catalog.namespaces[namespace].layout.block_tokens
-        for tier, blocks in Counter(found).items():
-            counts.tokens_hit[tier] += blocks * tokens
-            counts.tokens_asked += blocks * tokens
-
     def _reply(self, event: Any, body: ev.ReplyBody) -> None:
         if event.request:
             self._outbox.add(ev.Reply(event.session, event.request, body))
-
-
-def _joinable(writing: Writing, part: int) -> bool:
-    """Say whether `part` of a block in the making is still nobody's."""
-    return part in writing.parts_missing and part not in writing.leases
-
-
-def _extend(grants: list[ev.Grant], index: int, slot: int) -> None:
-    """Add one slot to the grants, to the last run if it continues that."""
-    if grants:
-        last = grants[-1]
-        if index == last.index + last.count and slot == last.slot + last.count:
-            grants[-1] = ev.Grant(last.index, last.slot, last.count + 1)
-            return
-    grants.append(ev.Grant(index, slot, 1))

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from tierd.core.addresses import default_socket_path
 from tierd.core.units import NS_PER_S, PAGE_BYTES, GiB, KiB, MiB
+from tierd_policies.registry import eviction
 
 # A socket's path holds 107 bytes; the descriptor socket beside it has a suffix.
 SOCKET_PATH_BYTES_MAX = 100
@@ -63,6 +64,11 @@ def _host_and_port(address: str) -> str:
     if not (host and colon and port.isascii() and port.isdigit() and int(port) < 65536):
         raise ValueError('neither "" (off) nor host:port, such as "127.0.0.1:7070"')
     return address
+
+
+def _eviction_policy(name: str) -> str:
+    eviction(name)
+    return name
 
 
 def _whole_slots(size: ByteSize) -> ByteSize:
@@ -167,9 +173,9 @@ class DiskTier(Section):
         "Each belongs to one daemon at a time. Required where bytes is above 0.",
     )
     io_threads: Annotated[int, Field(ge=1, le=256, strict=True)] = Field(
-        default=4,
-        description="Threads that read and write, all directories together. 4 requests of 2 MiB "
-        "in flight saturate one device; give it 4 more for each further device.",
+        default=8,
+        description="Threads that read and write, all directories together. A thread also verifies "
+        "what it read, and 8 keep one device busy meanwhile; give it 8 more for each further one.",
     )
     scrub_bytes_per_s: Size = Field(
         default=ByteSize(8 * MiB),
@@ -255,10 +261,11 @@ class Tiers(Section):
 class Policies(Section):
     """Which policy decides."""
 
-    eviction: Literal["chain_lru"] = Field(
+    eviction: Annotated[str, AfterValidator(_eviction_policy)] = Field(
         default="chain_lru",
-        description="Which blocks go first. chain_lru: the least recently used, and no block "
-        "before those that continue it; agent traffic leaves little to gain over it.",
+        description="Which blocks go first: the name of a policy, or package.module:Class of your "
+        "own. chain_lru is the least recently used, and no block before those that continue it; "
+        "agent traffic leaves little to gain over it.",
     )
 
 

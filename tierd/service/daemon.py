@@ -53,8 +53,8 @@ from tierd.transfer.mover import Mover
 from tierd.transfer.prober import Prober
 from tierd.transfer.scrubber import Scrubber
 from tierd_policies.admission import AlwaysAdmit, SecondTouch
-from tierd_policies.chain_lru import ChainLRU
 from tierd_policies.promotion import PromoteOnHit
+from tierd_policies.registry import eviction
 from tierd_proto.v1 import tierd_pb2 as pb
 from tierd_proto.v1.tierd_pb2_grpc import add_TierdServicer_to_server
 
@@ -70,6 +70,9 @@ _GRPC_OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # A client asks as often. By default a server ends the connection of one that has been idle
+    # for a minute, and with it the session and its leases, for "too many pings".
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
 
 _HEADER_BYTES: Final = {"disk": PAGE_BYTES}
@@ -390,12 +393,13 @@ def _store_config(config: Config, names: list[str]) -> control.StoreConfig:
                 mapped=index <= entry,
                 header_bytes=_HEADER_BYTES.get(name, 0),
                 write_bytes_per_day=config.tiers.disk.write_bytes_per_day if name == "disk" else 0,
+                stripes=len(config.tiers.disk.directories) if name == "disk" else 1,
             )
             for index, name in enumerate(names)
         ),
         entry=entry,
         policies=Policies(
-            eviction=ChainLRU,
+            eviction=eviction(config.policies.eviction),
             admission=_ADMISSION[config.tiers.disk.admission],
             promotion=PromoteOnHit(config.tiers.device.promote_after),
         ),

@@ -169,7 +169,7 @@ class DiskSpace:
         """Start making the segment. One that could not be made is tried again when it is needed."""
         if region in self._segments:
             return
-        volume = min(self._volumes, key=lambda volume: volume.segments)
+        volume = self._volume_for(region)
         volume.segments += 1
         path = volume.path(self._fingerprint, region)
         # The segment that had this name may still be on its way out.
@@ -242,6 +242,15 @@ class DiskSpace:
         finally:
             if leaving.done() and self._leaving.get(region) is leaving:
                 del self._leaving[region]
+
+    def _volume_for(self, region: int) -> Volume:
+        """Return the volume with the fewest segments: of several, the one next in turn.
+
+        So regions that are lent one after another lie on all devices, as `stripes` promises.
+        """
+        count = len(self._volumes)
+        turns = (self._volumes[(region + turn) % count] for turn in range(count))
+        return min(turns, key=lambda volume: volume.segments)
 
     def _adopt(self, volume: Volume, region: int, header: SegmentHeader) -> None:
         path = volume.path(self._fingerprint, region)

@@ -18,7 +18,11 @@ IN_FLIGHT_BYTES_MAX: Final = 32 * MiB
 """Enough to keep any device busy; what waits behind it can still be overtaken."""
 
 _LOWER_BYTES_MAX: Final = 8 * MiB
-"""The same for all classes below demand: what a demand may find in its way."""
+"""The same for all classes below demand while there is some: what it may find in its way.
+
+It is not enough to keep a device busy: write-back alone reached some 0.6 of its rate with it, and
+0.9 with all of `IN_FLIGHT_BYTES_MAX`.
+"""
 
 _SHARE: Final = 8
 """Of so many bytes a class gets at least one, while classes above it use all the rest.
@@ -29,6 +33,9 @@ eighth leaves demand within its budget.
 
 _QUIET_NS: Final = 50 * NS_PER_MS
 """So long after a demand the next is expected, and the way is kept clear for it."""
+
+_IDLE_NS: Final = 1000 * NS_PER_MS
+"""So long after the last demand the classes below it have the medium for themselves."""
 
 _LOWER: Final[tuple[MoveClass, ...]] = ("prefetch", "promotion", "write_back")
 
@@ -111,8 +118,9 @@ class Lanes:
             return self._urgent[0] if self._urgent else None
         if lower is None or not busy:
             return lower
-        is_quiet = self._clock() >= self._quiet_from_ns
-        return lower if is_quiet and busy + lower.size <= self._lower_bytes_max else None
+        quiet_ns = self._clock() - self._quiet_from_ns
+        most = self._bytes_max if quiet_ns >= _IDLE_NS else self._lower_bytes_max
+        return lower if quiet_ns >= 0 and busy + lower.size <= most else None
 
     def _next_lower(self, classes: tuple[MoveClass, ...]) -> Ticket | None:
         waiting = [name for name in classes if self._lower[name]]

@@ -8,6 +8,7 @@ a fault is reported, not retried, and what it says of the medium is left to `pro
 
 import asyncio
 import logging
+import resource
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from tierd.control.events import (
 )
 from tierd.core.errors import CorruptSlot, TierOffline
 from tierd.core.keys import BlockKey
-from tierd.core.units import NS_PER_S, PAGE_BYTES, MiB
+from tierd.core.units import NS_PER_S, MiB
 from tierd.index.lmdb_index import IndexChange, IndexRecord
 from tierd.tiers.base import SlotRead, SlotWrite, Space
 from tierd.transfer.health import Access
@@ -42,8 +43,7 @@ _READ_PIECE_BYTES: Final = 8 * MiB
 _SMALL_PIECE_BYTES: Final = 2 * MiB
 """The same for what nobody waits for: so much may be in the way of somebody who does."""
 
-_COMMIT_PAGES: Final = 4
-"""What a commit writes besides a leaf a record: LMDB writes anew all on the way from the root."""
+_RUSAGE_BLOCK_BYTES: Final = 512
 
 Fault = Literal["source", "target"]
 """Whose fault it is that the target does not hold the bytes."""
@@ -84,7 +84,10 @@ class _Indexed:
 
 @dataclass(frozen=True, slots=True)
 class _Io:
-    """One call to a tier, for `moves`, by number. `place` tells its faults from those of others."""
+    """One call to a tier, for `moves`, by number.
+
+    `place` tells its faults from those of others; None if it is only then found out which it was.
+    """
 
     tier: int
     access: Access
@@ -218,12 +221,34 @@ class Mover:
         self._report(MovesDone([MoveDone(move.move, fault) for move, fault in ends]))
 
     async def _read(self, moves: Sequence[Move], urgency: MoveClass) -> list[Fault | None]:
+        try:
+            return await self._read_piece(moves, urgency)
+        except TierOffline:
+            self._prober.check(moves[0].source, "read")
+        return await self._read_singly(moves, urgency)
+
+    async def _read_singly(self, moves: Sequence[Move], urgency: MoveClass) -> list[Fault | None]:
+        """Read once more what failed in one piece, block by block, to find which it is.
+
+        A tier that is well and twice refused one block has lost that one: it would be promised and
+        refused for ever. One that turns out not to be well has lost nothing yet.
+        """
+        faults: list[Fault | None] = []
+        for move in moves:
+            try:
+                faults += await self._read_piece([move], urgency)
+            except TierOffline:
+                faults.append("source")
+        self._prober.check(moves[0].source, "read")
+        return faults
+
+    async def _read_piece(self, moves: Sequence[Move], urgency: MoveClass) -> list[Fault | None]:
         first = moves[0]
         row = self._rows[first.namespace]
         reads = [SlotRead(m.source_slot, m.key, row.entry.view(m.target_slot)) for m in moves]
         size = len(moves) * row.entry.spec.layout.block_bytes
         numbers = [move.move for move in moves]
-        place = (first.namespace, first.source_slot)
+        place = (first.namespace, first.source_slot) if len(moves) == 1 else None
         io = _Io(first.source, "read", urgency, size, place, numbers)
         faults = await self._transfer(io, partial(row.spaces[first.source].read, reads))
         for fault in faults:
@@ -316,7 +341,8 @@ class Mover:
         try:
             return await work()
         except TierOffline as error:
-            self._prober.fault(io.tier, io.access, io.place, error)
+            if io.place is not None:
+                self._prober.fault(io.tier, io.access, io.place, error)
             raise
         finally:
             timer.cancel()
@@ -338,10 +364,17 @@ class Mover:
             if not changes:
                 return
             try:
-                await asyncio.to_thread(indexed.records.commit, changes)
+                written = await asyncio.to_thread(_commit, indexed.records, changes)
             except TierOffline:
                 for namespace, keys in dropped.items():
                     indexed.dropped[namespace][:0] = keys
                 raise
-            records = sum(len(change.added) + len(change.dropped) for change in changes)
-            self.wear[tier].medium_bytes += (records + _COMMIT_PAGES) * PAGE_BYTES
+            self.wear[tier].medium_bytes += written
+
+
+def _commit(records: Records, changes: Sequence[IndexChange]) -> int:
+    """Commit `changes`; return how many bytes the kernel counted as written by this thread."""
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_oublock
+    records.commit(changes)
+    after = resource.getrusage(resource.RUSAGE_THREAD).ru_oublock
+    return (after - before) * _RUSAGE_BLOCK_BYTES

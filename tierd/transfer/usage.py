@@ -18,7 +18,7 @@ class Wear:
     """What was written to a tier since the start.
 
     `payload_bytes` are those of blocks, `medium_bytes` all that the medium had to take for them:
-    headers, padding, the pages of the index at most, and what failed in the end.
+    headers, padding, the pages of the index, and what failed in the end.
     """
 
     payload_bytes: int = 0

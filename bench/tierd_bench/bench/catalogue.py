@@ -11,6 +11,8 @@ from tierd_bench.bench.demand import demand_p99
 from tierd_bench.bench.disk import disk_read, disk_write
 from tierd_bench.bench.dual import Limit, better_alone, dual_path, sum_of_both
 from tierd_bench.bench.host import fetch_cpu, fetch_one, fetch_rate, publish_rate
+from tierd_bench.bench.layers import first_layer
+from tierd_bench.bench.recovery import recovery_bytes, recovery_match, recovery_ready
 from tierd_bench.bench.rows import Bound, Budget, BudgetOf, Figures
 from tierd_bench.bench.sizes import Sizes
 from tierd_bench.bench.stage import Scene, Stage
@@ -22,6 +24,9 @@ _MB: Final = 1_000_000
 # Well below what a disk does with both at once.
 _EQUAL: Final = Throttle(staged=300 * _MB, direct=300 * _MB)
 _UNEQUAL: Final = Throttle(staged=300 * _MB, direct=100 * _MB)
+
+_LAYERS: Final = 32
+_LONG: Final = "recovery"
 
 _PUBLISHED_WHILE_FETCHING: Final = 5
 """Disk for blocks that are published while others are fetched, as a multiple of those."""
@@ -46,8 +51,15 @@ def catalogue(sizes: Sizes) -> list[Measure]:
         *_matching(sizes),
         *_disk(sizes),
         *_dual_path(sizes),
+        *_layers(sizes),
         *_demand(sizes),
+        *_recovery(sizes),
     ]
+
+
+def usual(measures: Sequence[Measure]) -> list[Measure]:
+    """Return what runs if nothing is named: a million blocks take minutes to make."""
+    return [measure for measure in measures if not measure.name.startswith(_LONG)]
 
 
 def chosen(measures: Sequence[Measure], wanted: str) -> list[Measure]:
@@ -106,19 +118,26 @@ def _disk(sizes: Sizes) -> list[Measure]:
 
 
 def _dual_path(sizes: Sizes) -> list[Measure]:
-    def row(name: str, throttle: Throttle | None, limit: Limit, least: float) -> Measure:
+    def row(name: str, throttle: Throttle | None, limit: Limit, least: float, runs: int) -> Measure:
         chain_bytes = sizes.dual_chain * 2 * MiB
         # The host holds one chain and half of another, the disk all of them.
         disk_bytes = (sizes.dual_chains + 2) * chain_bytes
         scene = Scene(2 * MiB, 3 * chain_bytes // 2, disk_bytes, throttle)
-        measure = partial(dual_path, limit=limit)
-        return Measure(name, scene, sizes.disk_runs, measure, _at_least(least))
+        measure = partial(dual_path, limit=limit, runs=runs)
+        return Measure(name, scene, runs, measure, _at_least(least))
 
     return [
-        row("dual_equal", _EQUAL, better_alone, 1.9),
-        row("dual_unequal", _UNEQUAL, sum_of_both, 0.95),
-        row("dual_one_disk", None, better_alone, 0.97),
+        row("dual_equal", _EQUAL, better_alone, 1.9, sizes.disk_runs),
+        row("dual_unequal", _UNEQUAL, sum_of_both, 0.95, sizes.disk_runs),
+        row("dual_one_disk", None, better_alone, 0.97, sizes.one_disk_runs),
     ]
+
+
+def _layers(sizes: Sizes) -> list[Measure]:
+    chain_bytes = sizes.layer_chain * 2 * MiB
+    disk_bytes = (sizes.layer_chains + 2) * chain_bytes
+    scene = Scene(2 * MiB, 3 * chain_bytes // 2, disk_bytes, layers=_LAYERS)
+    return [Measure("layers_first", scene, sizes.disk_runs, first_layer)]
 
 
 def _demand(sizes: Sizes) -> list[Measure]:
@@ -127,6 +146,17 @@ def _demand(sizes: Sizes) -> list[Measure]:
     scene = Scene(2 * MiB, 3 * chains_bytes // 8, disk_bytes)
     runs = sizes.disk_runs
     return [Measure("demand_p99_under_write_back", scene, runs, demand_p99, _at_most(1.5))]
+
+
+def _recovery(sizes: Sizes) -> list[Measure]:
+    # Each row starts daemons of its own; this one is there because every row has one.
+    scene = Scene(_MATCH_BLOCK_BYTES, MiB)
+    runs = sizes.disk_runs
+    return [
+        Measure("recovery_ready", scene, runs, recovery_ready, _value_at_most(5)),
+        Measure("recovery_bytes", scene, 1, recovery_bytes, _value_at_most(400)),
+        Measure("recovery_match_512", scene, runs, recovery_match, _value_at_most(0.3)),
+    ]
 
 
 def _host_scene(block_bytes: int, sizes: Sizes) -> Scene:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -36,12 +37,14 @@ def demand_p99(stage: Stage) -> Figures:
     sizes = stage.sizes
     cold = ColdChains(stage, sizes.demand_chains, sizes.demand_chain)
     rates: list[float] = []
+    blocks: Counter[str] = Counter()
 
     def p99() -> float:
         times: list[float] = []
         for _ in range(sizes.demand_fetches):
-            cold.fetch("auto")
+            routes = cold.fetch("auto").routes
             times.append(_MS * cold.seconds)
+            blocks.update({name: use.blocks for name, use in routes.items()})
         return sorted(times)[ceil(0.99 * len(times)) - 1]
 
     with _publisher(stage) as publishes:
@@ -49,6 +52,7 @@ def demand_p99(stage: Stage) -> Figures:
         def busy() -> float:
             publishes.set()
             _await_busy_writes(stage)
+            blocks.clear()
             start, before = time.perf_counter(), written_bytes(stage)
             found = p99()
             took = time.perf_counter() - start
@@ -60,7 +64,10 @@ def demand_p99(stage: Stage) -> Figures:
         idle_p99, busy_p99 = take_turns(sizes.disk_runs, stage.tell, p99, busy)
     note = (
         f"{sizes.demand_fetches} fetches of {sizes.demand_chain} blocks a run; "
-        f"write-back {median(rates):.2f} GB/s meanwhile"
+        f"meanwhile write-back of {median(rates):.2f} GB/s, and of the blocks "
+        + ", ".join(
+            f"{100 * n / blocks.total():.0f} % {name}" for name, n in sorted(blocks.items())
+        )
     )
     return Figures("ms", busy_p99, idle_p99, "the same p99 while nothing is written", note)
 

@@ -1,7 +1,7 @@
 """Rows of the disk: chains that are nowhere else, and blocks until they are durable."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import Final
 
@@ -9,7 +9,7 @@ from tierd_bench.bench.disk_limits import Direction, DiskLimit, disk_limit
 from tierd_bench.bench.rows import Figures
 from tierd_bench.bench.stage import NotMeasured, Stage
 from tierd_bench.bench.timing import take_turns
-from tierd_client import Fetched
+from tierd_client import BlockKey, Fetched
 from tierd_client.splitting import Route
 from tierd_proto.v1 import tierd_pb2 as pb
 
@@ -42,16 +42,33 @@ class ColdChains:
         Raises:
             NotMeasured: it was not on the disk only, or did not come as it should.
         """
+        chain = self.take()
+        start = time.perf_counter()
+        fetched = self._stage.fetch(chain, self.target, route)
+        self.seconds = time.perf_counter() - start
+        self.verify(chain)
+        return fetched
+
+    def take(self) -> list[BlockKey]:
+        """Return the next chain, to be fetched into `target`, which holds nothing.
+
+        Raises:
+            NotMeasured: it is not on the disk only.
+        """
         chain = next(self._turns)
         found = self._stage.namespace.match(chain).by_tier
         if found != {"disk": len(chain)}:
             raise NotMeasured(f"{len(chain)} blocks were to be on the disk only, but are {found}")
         self.target[:] = 0
-        start = time.perf_counter()
-        fetched = self._stage.fetch(chain, self.target, route)
-        self.seconds = time.perf_counter() - start
+        return chain
+
+    def verify(self, chain: Sequence[BlockKey]) -> None:
+        """Return if `target` holds the bytes of `chain`.
+
+        Raises:
+            NotMeasured: it does not.
+        """
         self._stage.check(chain, self.target)
-        return fetched
 
 
 def disk_read(stage: Stage) -> Figures:

@@ -1,7 +1,6 @@
 """Rows of dual-path loading: both routes off the disk at once, beside each of them alone."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Final
 
@@ -33,51 +32,45 @@ def sum_of_both(staged: Rates, direct: Rates) -> tuple[str, Rates]:
     return "staged alone and direct alone, added up", both
 
 
-@dataclass(slots=True)
-class _Routes:
-    """What each route brought to each fetch: blocks, and milliseconds until its last."""
+def dual_path(stage: Stage, limit: Limit, runs: int) -> Figures:
+    """Return GB/s of fetching cold chains by whichever routes are best, and by each alone.
 
-    blocks: dict[str, list[int]] = field(default_factory=dict)
-    took_ms: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, fetched: Fetched) -> None:
-        for name, use in fetched.routes.items():
-            self.blocks.setdefault(name, []).append(use.blocks)
-            self.took_ms.setdefault(name, []).append(_MS * use.seconds)
-
-    def __str__(self) -> str:
-        return ", ".join(
-            f"{median(blocks):g} blocks {name} in {median(self.took_ms[name]):.0f} ms"
-            for name, blocks in sorted(self.blocks.items())
-        )
-
-
-def dual_path(stage: Stage, limit: Limit) -> Figures:
-    """Return GB/s of fetching cold chains by both routes, and by each of them alone.
-
-    The three take turns, on chains that are on the disk only, and every block is verified.
+    The three take turns, on chains that are on the disk only, and every block is verified. The
+    first turns are for the client to learn what the routes are good for, and do not count.
     """
     sizes = stage.sizes
     cold = ColdChains(stage, sizes.dual_chains, sizes.dual_chain)
-    split = _Routes()
+    found: list[Fetched] = []
 
     def by(route: Route) -> Callable[[], float]:
         def fetch() -> float:
             fetched = cold.fetch(route)
             if route == "auto":
-                split.add(fetched)
+                found.append(fetched)
             elif any(name != f"disk-{route}" for name in fetched.routes):
                 raise NotMeasured(f"of {route} blocks some came by {', '.join(fetched.routes)}")
             return cold.chain_bytes / GB / cold.seconds
 
         return fetch
 
-    staged, direct, auto = take_turns(
-        sizes.disk_runs, stage.tell, by("staged"), by("direct"), by("auto")
-    )
+    turns = by("staged"), by("direct"), by("auto")
+    for _ in range(sizes.dual_learn):
+        for turn in turns:
+            turn()
+    staged, direct, auto = take_turns(runs, stage.tell, *turns)
     if isinstance(stage.client, ThrottledClient) and not stage.client.bytes_read:
         raise NotMeasured("direct reads were not slowed down")
     what, limits = limit(staged, direct)
     shape = f"{sizes.dual_chain} blocks, {stage.scene.throttle or 'one disk, not throttled'}"
     others = {"staged alone": staged, "direct alone": direct}
-    return Figures("GB/s", auto, limits, what, f"{shape}; both: {split}", others)
+    return Figures("GB/s", auto, limits, what, f"{shape}; tierd: {_split(found[-runs:])}", others)
+
+
+def _split(fetches: Sequence[Fetched]) -> str:
+    """Say what each route brought to a fetch, and how long it took until the last of that."""
+    parts = []
+    for name in sorted({name for fetched in fetches for name in fetched.routes}):
+        uses = [fetched.routes[name] for fetched in fetches if name in fetched.routes]
+        blocks, took_ms = median(use.blocks for use in uses), _MS * median(u.seconds for u in uses)
+        parts.append(f"{blocks:g} {name} in {took_ms:.0f} ms ({len(uses)} runs)")
+    return ", ".join(parts)

@@ -23,13 +23,18 @@ class Sizes:
     disk_chains: int = 6
     dual_chain: int = 128
     dual_chains: int = 7
+    dual_learn: int = 4
+    layer_chain: int = 64
+    layer_chains: int = 7
     demand_chain: int = 8
     demand_chains: int = 64
     demand_fetches: int = 100
+    recovered: int = 1_000_000
     calls: int = 100
     run_bytes: int = 512 * MiB
     host_runs: int = 15
     disk_runs: int = 5
+    one_disk_runs: int = 15
 
 
 FULL: Final = Sizes()
@@ -44,11 +49,16 @@ SMOKE: Final = Sizes(
     disk_chains=3,
     dual_chain=8,
     dual_chains=7,
+    dual_learn=0,
+    layer_chain=8,
+    layer_chains=7,
     demand_chain=2,
     demand_chains=16,
     demand_fetches=2,
+    recovered=20_000,
     calls=2,
     run_bytes=256 * KiB,
     host_runs=1,
     disk_runs=1,
+    one_disk_runs=1,
 )

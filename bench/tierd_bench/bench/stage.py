@@ -18,7 +18,15 @@ from tierd_bench.bench.sizes import Sizes
 from tierd_bench.bench.throttled import Throttle, ThrottledClient
 from tierd_bench.replay.content import BlockContent
 from tierd_bench.replay.embedded import embedded_daemon
-from tierd_client import BlockKey, Client, Fetched, LayoutSpec, Namespace, connect, opaque_layout
+from tierd_client import (
+    BlockKey,
+    Client,
+    Fetched,
+    LayerGroup,
+    LayoutSpec,
+    Namespace,
+    connect,
+)
 from tierd_client.splitting import Route
 
 BLOCK_TOKENS: Final = 16
@@ -28,7 +36,9 @@ NAME: Final = "bench"
 SEED: Final = 0
 """Every run makes the same chains and the same bytes."""
 
-_WAIT_S: Final = 10.0
+WAIT_S: Final = 10.0
+"""For a call that is to succeed."""
+
 _HOLD_WITHIN_S: Final = 30.0
 _REGIONS_WANTED: Final = 8
 _REGION_BYTES_MAX: Final = 64 * MiB
@@ -53,10 +63,13 @@ class Scene:
     host_bytes: int
     disk_bytes: int = 0
     throttle: Throttle | None = None
+    layers: int = 1
 
     def layout(self) -> LayoutSpec:
         """Return the layout of the one namespace."""
-        return opaque_layout(NAME, BLOCK_TOKENS, self.block_bytes // BLOCK_TOKENS)
+        size = self.block_bytes // BLOCK_TOKENS // self.layers
+        group = LayerGroup(self.layers, kv_heads=1, head_size=size, planes=1)
+        return LayoutSpec(NAME, (group,), BLOCK_TOKENS, dtype="uint8")
 
     def settings(self) -> list[str]:
         """Return it as the daemon's settings, with several regions in every tier."""
@@ -133,7 +146,7 @@ class Stage:
         while (held := self.namespace.match(chain).blocks) < len(chain):
             if time.monotonic() > until_s:
                 raise NotMeasured(f"of {len(chain)} fresh blocks {held} were taken")
-            self.namespace.publish(chain, blocks, wait_s=_WAIT_S)
+            self.namespace.publish(chain, blocks, wait_s=WAIT_S)
 
     def publish(self, chain: Sequence[BlockKey], blocks: Blocks) -> None:
         """Publish a whole chain.
@@ -141,7 +154,7 @@ class Stage:
         Raises:
             NotMeasured: the daemon did not take all of it.
         """
-        published = self.namespace.publish(chain, blocks, wait_s=_WAIT_S)
+        published = self.namespace.publish(chain, blocks, wait_s=WAIT_S)
         if published.blocks < len(chain):
             raise NotMeasured(f"of {len(chain)} fresh blocks {published.blocks} were published")
 
@@ -151,7 +164,7 @@ class Stage:
         Raises:
             NotMeasured: not all of it came.
         """
-        fetched = self.namespace.fetch(chain, into, deadline_s=_WAIT_S, route=route)
+        fetched = self.namespace.fetch(chain, into, deadline_s=WAIT_S, route=route)
         if fetched.blocks < len(chain):
             why = fetched.cut or "the rest is not held"
             raise NotMeasured(f"of {len(chain)} held blocks {fetched.blocks} came: {why}")

@@ -1,28 +1,20 @@
 """The models served and the machines that serve them, with the time that computing takes.
 
-What the DualPath paper (arXiv 2602.21548) does not say is named here, in one place, with where it
-was taken from. Sections refer to that paper as summed up in this project's notes.
+Sections are those of this project's notes on the DualPath paper (arXiv 2602.21548).
 """
 
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
-EFFECTIVE_FLOPS: Final = 300e12
-"""FLOP/s that a prefilling GPU reaches. DeepSeek's published serving figures, 73.7k prompt tokens
-a second a node of 8 H800 with 56 % cache hits at 37e9 active parameters, come to 298e12."""
-
-HBM_BYTES_PER_S: Final = 3.35e12
-"""Memory bandwidth of a Hopper GPU (data sheet)."""
-
-HBM_USABLE_BYTES: Final = 0.9 * 80e9
-"""Of a Hopper GPU's memory; a tenth stays with the runtime, as in vLLM and SGLang."""
-
-PREFILL_OVERHEAD_S: Final = 0.02
-"""Launches and collectives of one prefill step, whatever its size. Assumed."""
-
-DECODE_OVERHEAD_S: Final = 0.01
-"""Launches and collectives of one decode step. Assumed; keeps TPOT within the paper's 50 ms."""
+from tierd_bench.cluster.assumptions import (
+    DECODE_OVERHEAD_S,
+    EFFECTIVE_FLOPS,
+    HBM_BYTES_PER_S,
+    HBM_USABLE_BYTES,
+    PREFILL_KV_BYTES,
+    SMALL_MODEL_PARAMS,
+)
 
 PAPER_GPUS: Final = 8
 """GPUs of a node in the paper. Storage NIC and DRAM of smaller nodes shrink in proportion."""
@@ -112,7 +104,8 @@ def _dense(
 
 _LATENT_BYTES: Final = 656
 _INDEX_BYTES: Final = 132
-"""A token's latent KV and indexer key of one layer in FP8 (section 1.5: 61 * (656 + 132) B)."""
+"""A token's latent KV and indexer key of one layer in FP8 (section 1.5: 61 * (656 + 132) B). The
+indexer has half as many heads as attention, of 128, as in DeepSeek-V3.2."""
 
 
 def _deepseek(
@@ -125,7 +118,7 @@ def _deepseek(
         kv_bytes_per_token=layers * (_LATENT_BYTES + _INDEX_BYTES),
         attention_width=layers * heads * (576 + 512) / 2,
         attention_span=2048,
-        index_width=layers * 64 * 128,
+        index_width=layers * (heads / 2) * 128,
         decode_read_bytes_per_token=layers * _INDEX_BYTES,
         **more,  # type: ignore[arg-type]
     )
@@ -135,10 +128,10 @@ MODELS: Final = {
     model.name: model
     for model in (
         # DeepSeek-V3.2. Two nodes hold one copy of the weights.
-        _deepseek("ds-660b", 37e9, 660e9, 61, 128, group_nodes=2, prefill_kv_bytes=8e9),
-        # The paper's small model is not published: 30 layers and 3.8e9 active parameters are
-        # those of DeepSeek's other 27B research models.
-        _deepseek("ds-27b", 3.8e9, 27e9, 30, 32),
+        _deepseek(
+            "ds-660b", 37e9, 660e9, 61, 128, group_nodes=2, prefill_kv_bytes=PREFILL_KV_BYTES
+        ),
+        _deepseek("ds-27b", SMALL_MODEL_PARAMS, 27e9, 30, 32),
         _dense("qwen2.5-32b", 32e9, 65e9, 64, 40 * 128, 64 * 2 * 8 * 128 * 2, buffer_bytes=40e9),
         _dense("gpt-oss-120b", 5.1e9, 65e9, 18, 64 * 64, 18 * 2 * 8 * 64),
         _dense("qwen3-235b", 22e9, 235e9, 94, 64 * 128, 94 * 2 * 4 * 128),

@@ -9,16 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from tierd_bench.cluster.assumptions import CHUNK_TOKENS, PREFILL_OVERHEAD_S
 from tierd_bench.cluster.loop import Loop
-from tierd_bench.cluster.models import PREFILL_OVERHEAD_S, Model
+from tierd_bench.cluster.models import Model
 from tierd_bench.cluster.parts import Engine, Request
 from tierd_bench.cluster.resources import Join, Shared
 
 QUOTA_S: Final = 0.3
 """Attention time that one step may take (section 1.3 E)."""
-
-CHUNK_TOKENS: Final = 4096
-"""New tokens of one step where there is no quota. Assumed, a usual chunked-prefill size."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,10 @@ class ReadQueue:
         self._waiting.append(part)
         self._start()
 
+    def hold(self, tokens: int) -> None:
+        """Take room for tokens that need not be read, because the node's DRAM has them."""
+        self._held += tokens
+
     def release(self, tokens: int) -> None:
         """Give back room that read tokens took in the buffer."""
         self._held -= tokens

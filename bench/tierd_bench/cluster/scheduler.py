@@ -11,11 +11,9 @@ from itertools import cycle
 from math import floor
 from typing import Final, Protocol
 
+from tierd_bench.cluster.assumptions import FETCH_INTERVAL_S
 from tierd_bench.cluster.loop import Loop
 from tierd_bench.cluster.parts import Engine, Group, Request
-
-FETCH_INTERVAL_S: Final = 0.05
-"""How often a group fetches work. The paper says «periodically»; this is short beside a turn."""
 
 READ_THRESHOLD_S: Final = 3.0
 """alpha: a read queue is short if it can be read in this time."""
@@ -171,7 +169,9 @@ class PaperScheduler:
             group.queue_tokens += length(request)
             self._private[id(group)].append(request)
             # Its next fetch finds it.
-            self._next_fetch(group, self._decode.index(group) / len(self._decode), self._fetch_decode)
+            self._next_fetch(
+                group, self._decode.index(group) / len(self._decode), self._fetch_decode
+            )
 
     def _light(self, group: Group, queue: deque[Request], free: int) -> float:
         """Return Z: the mean load if all that fits in the group's memory were assigned."""

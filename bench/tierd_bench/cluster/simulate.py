@@ -6,6 +6,7 @@ from math import inf
 from random import Random
 from typing import Final
 
+from tierd_bench.cluster.assumptions import SPLIT_CHUNKS
 from tierd_bench.cluster.caches import PrefixCache
 from tierd_bench.cluster.decode import DecodeEngine
 from tierd_bench.cluster.loop import Loop
@@ -44,9 +45,6 @@ from tierd_bench.cluster.workload import Dataset, Trajectory, agents
 BLOCK_TOKENS: Final = 64
 """Tokens of a Full Block (section 1.2). Only whole blocks are stored; what is over is computed
 anew in the next turn."""
-
-SPLIT_CHUNKS: Final = 8
-"""Pieces that a two-ended read is cut into, so that one side can take over from the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +194,8 @@ class _Cluster:
         )
         tokens = sum(turn.context + turn.append for turn in turns)
         nic_tokens_per_s = self._scenario.hardware.storage_nic / self._model.kv_bytes_per_token
-        return Thresholds(READ_THRESHOLD_S * nic_tokens_per_s, LOAD_CAP_S * tokens / seconds)
+        processed_per_s = tokens / seconds if seconds else inf
+        return Thresholds(READ_THRESHOLD_S * nic_tokens_per_s, LOAD_CAP_S * processed_per_s)
 
     # The way of a request, stage by stage
 
@@ -221,7 +220,11 @@ class _Cluster:
         to_prefill, to_decode = self._sides(request)
         pe, de = self._reads[request.pe], self._reads[request.de]
         chunks = SPLIT_CHUNKS if self._system.side is Side.BOTH_ENDS else 1
-        parts = [Part(request, queue, chunked(n, chunks)) for queue, n in ((pe, to_prefill), (de, to_decode)) if n]
+        parts = [
+            Part(request, queue, chunked(n, chunks))
+            for queue, n in ((pe, to_prefill), (de, to_decode))
+            if n
+        ]
         if not parts:
             self._read_done(request)
             return
@@ -257,6 +260,8 @@ class _Cluster:
         spared_de = min(cached_de, hit - on_prefill)
         request.hit_prefill += spared_pe
         request.hit_decode += spared_de
+        self._reads[request.pe].hold(spared_pe)
+        self._reads[request.de].hold(spared_de)
         self._outcome.cached_tokens += spared_pe + spared_de
         return on_prefill - spared_pe, hit - on_prefill - spared_de
 

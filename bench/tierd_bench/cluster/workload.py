@@ -13,14 +13,10 @@ from random import Random
 from statistics import fmean
 from typing import Final
 
+from tierd_bench.cluster.assumptions import EXTRA_ROUND_TOKENS, UNEVENNESS_OF_TURNS
+
 TRAJECTORIES: Final = 500
 """Of each of the paper's datasets."""
-
-UNEVENNESS_OF_TURNS: Final = 1.0
-"""Standard deviation over mean of what one turn adds, in a trajectory. Assumed (exponential)."""
-
-EXTRA_ROUND_TOKENS: Final = 64
-"""Random tokens put before a trajectory that is replayed once more. The paper gives no figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +135,7 @@ def _first_share(dataset: Dataset) -> float:
     return max(0.0, 2 * dataset.context / (dataset.total * later) - 1)
 
 
-def _trajectory(
-    dataset: Dataset, rng: Random, steps: int, length: int, first: float
-) -> Trajectory:
+def _trajectory(dataset: Dataset, rng: Random, steps: int, length: int, first: float) -> Trajectory:
     spoken = length * dataset.generated / (dataset.append + dataset.generated)
     first_prompt = max(1, round(length * first))
     appended = _parts(rng, length - spoken - first_prompt, steps - 1)

@@ -1,0 +1,78 @@
+"""The selector follows a better policy when there is one, and else loses nothing to its floor."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from tests.policies.replaying import Cache, Make, scanned
+from tierd.core.keys import BlockKey
+from tierd_policies.chain_lru import ChainLRU
+from tierd_policies.fifo import Fifo
+from tierd_policies.gdsf import Gdsf
+from tierd_policies.lfu import Lfu
+from tierd_policies.selector import Selector
+
+Chains = Sequence[Sequence[BlockKey]]
+
+
+def sessions(count: int, turns: int, at_once: int, seed: int) -> Chains:
+    """Agents that take turns at random, each adding some blocks to its chain."""
+    source = random.Random(seed)
+    shared = [BlockKey(b"shared%d" % place) for place in range(4)]
+    live = [(number, list(shared), 0) for number in range(at_once)]
+    started = at_once
+    chains = []
+    while live and started <= count:
+        at = source.randrange(len(live))
+        number, chain, turn = live[at]
+        more = [BlockKey(b"%d.%d.%d" % (number, turn, n)) for n in range(source.randint(1, 4))]
+        chains.append([*chain, *more])
+        live[at] = (number, chains[-1], turn + 1)
+        if turn + 1 == turns:
+            live[at] = (started, list(shared), 0)
+            started += 1
+    return chains
+
+
+def popular(requests: int, seed: int) -> Chains:
+    """Single blocks, a few popular, with scans in between: where recency does badly."""
+    return [[BlockKey(key.to_bytes(8, "little"))] for key in scanned(requests, 2000, seed)]
+
+
+def hits(make: Make, chains: Chains, capacity: int) -> int:
+    cache = Cache(make(), capacity)
+    return sum(cache.ask(chain) for chain in chains)
+
+
+@pytest.mark.parametrize("capacity", [60, 150, 400])
+def test_it_ends_at_most_a_tenth_of_a_point_below_chain_lru(capacity: int) -> None:
+    chains = sessions(120, 12, at_once=12, seed=capacity)
+    references = sum(map(len, chains))
+    lost = hits(ChainLRU, chains, capacity) - hits(Selector, chains, capacity)
+    assert lost <= references / 1000
+
+
+def test_it_wins_most_of_what_the_best_policy_would() -> None:
+    chains = popular(12_000, seed=5)
+    floor, best = (hits(make, chains, 100) for make in (ChainLRU, Lfu))
+    chosen = hits(lambda: Selector((ChainLRU, Fifo, Lfu)), chains, 100)
+    assert best - floor > 300
+    assert chosen - floor > (best - floor) / 2
+
+
+def test_it_samples_where_there_is_much_and_still_wins() -> None:
+    chains = popular(60_000, seed=6)
+    sampled = Selector((ChainLRU, Lfu), shadow_blocks_max=64)
+    floor, best = (hits(make, chains, 200) for make in (ChainLRU, Lfu))
+    chosen = hits(lambda: sampled, chains, 200)
+    assert chosen - floor > (best - floor) / 3
+
+
+def test_the_first_is_followed_until_another_has_proved_itself() -> None:
+    selector = Selector((Fifo, Gdsf))
+    fifo = Fifo()
+    for chain in sessions(8, 3, at_once=4, seed=1):
+        selector.touch(chain)
+        fifo.touch(chain)
+    assert list(selector.victims()) == list(fifo.victims())
