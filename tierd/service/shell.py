@@ -126,6 +126,10 @@ class Shell:
             region_slots = [
                 space.region_slots for space in self.store.room.spaces[action.body.namespace]
             ]
+        if isinstance(action.body, ev.Fetched):
+            for run in action.body.runs:
+                if run.tier > self.store.config.entry and not run.pending:
+                    self.mover.expect_demand(run.tier)
         session.send(reply_to_wire(action, region_slots))
 
     def _landed(self, action: ev.Landed) -> None:

@@ -94,6 +94,10 @@ class Lanes:
             queue.remove(ticket)
         self._grant()
 
+    def expect_demand(self) -> None:
+        """Keep the way clear as after a demand: a client is about to read by itself."""
+        self._quiet_from_ns = self._clock() + _QUIET_NS
+
     def _queue_of(self, ticket: Ticket) -> deque[Ticket]:
         return self._urgent if ticket.urgency == "demand" else self._lower[ticket.urgency]
 

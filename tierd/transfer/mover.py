@@ -149,6 +149,10 @@ class Mover:
             if (urge := self._urgeable.get(move)) is not None:
                 urge()
 
+    def expect_demand(self, tier: int) -> None:
+        """Keep the way clear on a tier: a client reads from it by itself now."""
+        self._lanes[tier].expect_demand()
+
     def drop_records(self, action: DropRecords) -> None:
         """Forget copies, in the index together with its next commit."""
         self._indexed[action.tier].dropped[action.namespace].extend(action.keys)
