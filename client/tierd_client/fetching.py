@@ -10,6 +10,7 @@ from tierd_client.buffers import Buffers, runs
 from tierd_client.connection import Connection
 from tierd_client.loader import Delivery, Gate, Leased, Loader, PieceRead
 from tierd_client.placement import PlacedRun, placed_runs
+from tierd_client.renewal import Renewal
 from tierd_client.results import Fetched
 from tierd_client.splitting import DIRECT_READS_MAX, Split, Splitter, TwoEnded, Way
 from tierd_proto.v1 import tierd_pb2 as pb
@@ -86,6 +87,7 @@ class Transfer:
         self._ends.started("staged", len(self._staged))
         if split.arm == "staged":
             self._ends.leave_to("direct")  # What is left then has found no slot.
+        self._renewal = Renewal(connection, leased)
         self._gate = Gate(buffers)
         self._readers = 0
         self._straight: set[int] = set()  # First blocks of reads into the caller's memory.
@@ -135,10 +137,14 @@ class Transfer:
         until_s = self._leased.until_s
         if self._staged and self._split.arm == "both":
             until_s = min(until_s, quiet_s)
-        try:
-            return self._news.get(timeout=max(0.0, until_s - time.monotonic()))
-        except queue.Empty:
-            return None
+        while True:
+            self._renewal.renew_if_due()
+            wait_s = min(until_s, self._renewal.due_s) - time.monotonic()
+            try:
+                return self._news.get(timeout=max(0.0, wait_s))
+            except queue.Empty:
+                if time.monotonic() >= until_s:
+                    return None
 
     def _take(self, news: pb.Landed | PieceRead | None) -> None:
         if isinstance(news, PieceRead):

@@ -18,6 +18,7 @@ from tierd_client.buffers import Buffers
 from tierd_client.connection import Connection
 from tierd_client.loader import Gate, Leased, LocalLoader, RouteUse
 from tierd_client.placement import PlacedRun, placed_runs
+from tierd_client.renewal import Renewal
 from tierd_client.results import Fetched
 from tierd_proto.v1 import tierd_pb2 as pb
 
@@ -105,6 +106,7 @@ class ArrivingLayers(Layers):
         self._uses: dict[str, RouteUse] = {}
         self._gate = Gate(buffers)
         self._cut = ""
+        self._renewal = Renewal(connection, leased)
         self._reads: queue.SimpleQueue[_ChunkRead] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._bring, name="tierd-layers", daemon=True)
         self._thread.start()
@@ -176,7 +178,8 @@ class ArrivingLayers(Layers):
             self._count(run.tier, run.count, chunk, time.perf_counter() - started_s)
 
     def _hear(self) -> "_ChunkRead | None":
-        left_s = self._leased.until_s - time.monotonic()
+        self._renewal.renew_if_due()
+        left_s = min(self._leased.until_s, self._renewal.due_s) - time.monotonic()
         try:
             return self._reads.get(timeout=max(0.0, left_s))
         except queue.Empty:

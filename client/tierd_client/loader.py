@@ -82,13 +82,17 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """The lease under which blocks are loaded, what they should be, and until when it matters."""
+    """The lease under which blocks are loaded, what they should be, and until when it matters.
+
+    It holds for `term_s` at a time.
+    """
 
     lease: int
     fence: int
     keys: Sequence[BlockKey]
     part: int
     until_s: float
+    term_s: float
 
     def is_late(self) -> bool:
         """Say whether nobody waits for the bytes any more."""

@@ -158,7 +158,7 @@ class Namespace:
         connection, opened, reply, _ = asked
         loader = self._loader(connection, opened)
         assert isinstance(loader, LocalLoader)
-        leased = Leased(reply.lease, reply.fence, keys, part, until_s)
+        leased = _leased(reply, keys, part, until_s)
         return ArrivingLayers(connection, loader, reply, leased, buffers, self.layout)
 
     def fetch_views(
@@ -190,7 +190,7 @@ class Namespace:
             return Views(connection, reply.lease, reply.fence, slots)
         memory = private_views(self.layout, reply.blocks)
         buffers = Buffers(memory, self.layout.part_bytes, reply.blocks, writable=True)
-        leased = Leased(reply.lease, reply.fence, keys, part, until_s)
+        leased = _leased(reply, keys, part, until_s)
         transfer = Transfer(connection, loader, reply, leased, buffers, split)
         delivery = transfer.run(connection.splitter(self.layout), started_s)
         size = self.layout.part_bytes
@@ -325,7 +325,7 @@ class Namespace:
             reservation = self._reservation(connection, opened, part, reply.reserved)
         if not reply.lease:
             return Fetched(seconds=time.monotonic() - start_s), reservation
-        leased = Leased(reply.lease, reply.fence, keys, part, until_s)
+        leased = _leased(reply, keys, part, until_s)
         try:
             loader = self._loader(connection, opened)
             if buffers.is_on_device and not isinstance(loader, LocalLoader):
@@ -427,6 +427,10 @@ class Namespace:
         if len(chain) and isinstance(chain[0], bytes):
             return list(chain)
         return self.keys(chain)
+
+
+def _leased(reply: pb.FetchReply, keys: list[BlockKey], part: int, until_s: float) -> Leased:
+    return Leased(reply.lease, reply.fence, keys, part, until_s, reply.term_ns / 1e9)
 
 
 def _all_mapped(connection: Connection, reply: pb.FetchReply) -> bool:

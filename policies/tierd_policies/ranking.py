@@ -24,9 +24,6 @@ class Ranking:
     def __len__(self) -> int:
         return len(self._ranks)
 
-    def __contains__(self, key: BlockKey) -> bool:
-        return key in self._ranks
-
     def __iter__(self) -> Iterator[BlockKey]:
         return (key for _, key in self._sorted)
 
@@ -41,7 +38,3 @@ class Ranking:
         rank = self._ranks.pop(key, None)
         if rank is not None:
             self._sorted.remove((rank, key))
-
-    def rank(self, key: BlockKey) -> Rank:
-        """Return the rank of `key`, which must be in."""
-        return self._ranks[key]

@@ -1,32 +1,22 @@
 """Policies by name, and a user's own by "package.module:Class"."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from tierd.core.keys import BlockKey
 from tierd_policies.arc import Arc
 from tierd_policies.chain_lru import ChainLRU
 from tierd_policies.class_hazard import ClassHazard
 from tierd_policies.fifo import Fifo
 from tierd_policies.gdsf import Gdsf
 from tierd_policies.lfu import Lfu
+from tierd_policies.protocols import Eviction
 from tierd_policies.retention import Retention
 from tierd_policies.s3_fifo import S3Fifo
 from tierd_policies.selector import Selector
 from tierd_policies.session_aware import SessionAware
 from tierd_policies.sieve import Sieve
 from tierd_policies.w_tinylfu import WTinyLfu
-
-
-class Eviction(Protocol):
-    """What every eviction policy has; `control` says the same of what it asks for."""
-
-    def touch(self, chain: Sequence[BlockKey]) -> None: ...
-    def cool(self, chain: Sequence[BlockKey]) -> None: ...
-    def forget(self, key: BlockKey) -> None: ...
-    def victims(self) -> Iterator[BlockKey]: ...
-
 
 EVICTION: Final[dict[str, Callable[[], Eviction]]] = {
     "chain_lru": ChainLRU,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
@@ -10,6 +10,7 @@ from tierd.core.keys import BlockKey
 from tierd_policies.chain_lru import ChainLRU
 from tierd_policies.gdsf import Gdsf
 from tierd_policies.notes import AgentState, BlockClass
+from tierd_policies.protocols import Eviction
 from tierd_policies.s3_fifo import S3Fifo
 
 _HASH_MAX: Final = 1 << 64
@@ -26,15 +27,6 @@ _WARM_TURNOVERS: Final = 2
 
 _LOSS_MAX: Final = 0.0004
 """Share of all references so far that following others may have lost against the floor."""
-
-
-class Candidate(Protocol):
-    """What the selector asks of a policy: what every eviction policy has."""
-
-    def touch(self, chain: Sequence[BlockKey]) -> None: ...
-    def cool(self, chain: Sequence[BlockKey]) -> None: ...
-    def forget(self, key: BlockKey) -> None: ...
-    def victims(self) -> Iterator[BlockKey]: ...
 
 
 class Selector:
@@ -54,7 +46,7 @@ class Selector:
 
     def __init__(
         self,
-        makers: Sequence[Callable[[], Candidate]] = (ChainLRU, Gdsf, S3Fifo),
+        makers: Sequence[Callable[[], Eviction]] = (ChainLRU, Gdsf, S3Fifo),
         shadow_blocks_max: int = _SHADOW_BLOCKS_MAX,
     ) -> None:
         self._shadow_blocks_max = shadow_blocks_max
@@ -185,7 +177,7 @@ class Selector:
 class _Shadow:
     """A cache of sampled keys without blocks, as it would be under one policy alone."""
 
-    def __init__(self, policy: Candidate) -> None:
+    def __init__(self, policy: Eviction) -> None:
         self.policy = policy
         self.held: set[BlockKey] = set()
         self.fresh = 0
@@ -216,6 +208,6 @@ _PLAINER: Final = {"extend": "touch", "evicted": "forget"}
 """What a policy is told instead that does not tell the two apart."""
 
 
-def _call(policy: Candidate, verb: str, *about: object) -> None:
+def _call(policy: Eviction, verb: str, *about: object) -> None:
     method = getattr(policy, verb, None) or getattr(policy, _PLAINER[verb])
     method(*about)

@@ -35,11 +35,12 @@ def test_it_holds_what_a_plain_list_would(room: int, puts: list[tuple[int, int]]
     cache = PrefixCache(room)
     model: list[tuple[int, int]] = []  # Coldest first.
     for agent, tokens in puts:
+        cache.put(agent, tokens)
         before = dict(model).get(agent, 0)
         model = [entry for entry in model if entry[0] != agent]
         model.append((agent, min(room, max(tokens, before))))
         while sum(held for _, held in model) > room:
-            agent_, held = model[0]
+            coldest, held = model[0]
             over = sum(held for _, held in model) - room
-            model[0:1] = [(agent_, held - over)] if held > over else []
+            model[0:1] = [(coldest, held - over)] if held > over else []
         assert {a: cache.held(a) for a in range(6)} == {a: dict(model).get(a, 0) for a in range(6)}

@@ -21,7 +21,9 @@ def test_reports_come_in_every_form(tmp_path: Path) -> None:
     assert report["simulated"] is True
     assert [study["name"] for study in report["studies"]] == named
     assert all(claim["holds"] for claim in report["studies"][0]["claims"])
-    assert {row["study"] for row in csv.DictReader(files["csv"].open())} == set(named)
+    assert {row["study"] for row in csv.DictReader(files["csv"].read_text().splitlines())} == set(
+        named
+    )
     page = files["html"].read_text()
     assert "simulated" in page
     assert "{{" not in page.split("<body>")[1]

@@ -39,6 +39,12 @@ def test_half_a_storage_nic_widens_the_range() -> None:
     assert most > 7 / 2
 
 
+def test_the_models_own_traffic_narrows_the_range() -> None:
+    least, most = free_range(Hardware(collective_share=0.5))
+    assert least == pytest.approx(1 / 3)
+    assert most == pytest.approx(3 / 2)
+
+
 def test_attention_time_grows_with_what_is_cached() -> None:
     model = MODELS["ds-660b"]
     assert model.attention_s(10_000, 100) < model.attention_s(20_000, 100)

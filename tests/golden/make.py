@@ -28,7 +28,7 @@ HELD: Final[dict[str, tuple[LayoutSpec, int]]] = {
 
 def make() -> None:
     """Write a directory as a daemon leaves it, and one of the version after that."""
-    daemon = Daemon(16 * MiB)
+    daemon = Daemon(16 * MiB, tiers__disk__gpu_sums="always")
     try:
         with daemon.client() as client:
             for name, (layout, blocks) in HELD.items():

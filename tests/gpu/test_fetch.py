@@ -35,6 +35,7 @@ def daemon(layout: LayoutSpec, keys: list[BlockKey]) -> Iterator[Daemon]:
         64 * MiB,
         tiers__host__bytes=16 * region,
         tiers__region_bytes=region,
+        tiers__disk__gpu_sums="always",
         listen__tcp="127.0.0.1:0",
     )
     try:

@@ -16,6 +16,7 @@ from tests.gpu.child import Outcome, Segment
 from tests.gpu.conftest import Call
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayerGroup, LayoutSpec
+from tierd.core.slots import sum_of
 from tierd.core.units import PAGE_BYTES, KiB, MiB
 from tierd.tiers.base import SlotWrite, SpaceSpec
 from tierd.tiers.disk import DiskTier
@@ -52,7 +53,7 @@ def contents(layout: LayoutSpec, count: int, part: int = 0) -> list[bytes]:
 
 async def written(directory: Path, layout: LayoutSpec, count: int = 3) -> Segment:
     """Have the disk tier write slots `FIRST`, ... and return their segment."""
-    tier = DiskTier([directory], threads=1)
+    tier = DiskTier([directory], 1, sum_of)
     space = tier.space(SpaceSpec(layout, REGION_SLOTS))
     writes = []
     for slot in range(FIRST, FIRST + count):

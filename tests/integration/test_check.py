@@ -112,6 +112,40 @@ def test_blocks_that_a_daemon_without_its_index_forgot_are_found(
         assert fetch(client.open(LAYOUT), chain(1, 30)) == 30
 
 
+def test_one_of_two_directories_is_not_judged_alone(start_daemon: StartDaemon) -> None:
+    """A repair that was given one directory of a striped tier dropped the records of the other.
+
+    A daemon that is told to do without the other one says so, and then the index does, too.
+    """
+    daemon = start_daemon(16 * MiB)
+    daemon.stop()
+    other = daemon.directory / "other"
+    daemon.settings["tiers.disk.directories"] = f"{daemon.disk},{other}"
+    daemon.start()
+    with daemon.client() as client:
+        assert publish(client.open(LAYOUT), chain(1, 60)) == 60
+    daemon.stop()
+    for option in ("--json", "--repair", "--rebuild"):
+        command = [sys.executable, "-m", "tierd.cli", "check", option, str(daemon.disk)]
+        ran = subprocess.run(
+            command, capture_output=True, timeout=PATIENCE_S, text=True, check=False
+        )
+        assert ran.returncode == 2, ran.stderr
+        assert str(other) in ran.stderr
+    daemon.start()
+    with daemon.client() as client:
+        assert fetch(client.open(LAYOUT), chain(1, 60)) == 60
+    daemon.stop()
+    daemon.settings["tiers.disk.directories"] = daemon.disk
+    daemon.start()
+    with daemon.client() as client:
+        assert fetch(client.open(LAYOUT), chain(1, 60)) < 60
+    daemon.stop()
+    assert f"{other} is left out now" in daemon.log.read_text()
+    check(daemon, "--repair")
+    assert check(daemon)["problems"] == []
+
+
 @pytest.mark.parametrize("where", ["payload", "header"])
 def test_a_damaged_block_is_dropped_and_the_rest_served(
     start_daemon: StartDaemon, where: str

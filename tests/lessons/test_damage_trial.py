@@ -90,7 +90,7 @@ def keys_found(found: dict[str, object]) -> set[str]:
     return {each["key"] for each in problems}
 
 
-@pytest.mark.parametrize(("seed", "route"), enumerate(ROUTES), ids=ROUTES)
+@pytest.mark.parametrize(("seed", "route"), list(enumerate(ROUTES)), ids=ROUTES)
 def test_no_route_gives_a_wrong_byte(trial: Trial, seed: int, route: Route) -> None:
     trial.harm(seed)
     lost = trial.lost()
@@ -109,7 +109,7 @@ def test_no_route_gives_a_wrong_byte(trial: Trial, seed: int, route: Route) -> N
             assert right(kv, keys, route) == len(keys), "and written anew"
 
 
-@pytest.mark.parametrize(("seed", "route"), enumerate(ROUTES), ids=ROUTES)
+@pytest.mark.parametrize(("seed", "route"), list(enumerate(ROUTES)), ids=ROUTES)
 def test_damage_under_a_running_daemon(trial: Trial, seed: int, route: Route) -> None:
     trial.daemon.start()
     with trial.daemon.client() as client:

@@ -141,7 +141,6 @@ def test_lesson_17_what_was_found_bad_is_not_tried_again(
         assert not sum(status.tokens_hit), "what did not come was no hit"
 
 
-@pytest.mark.xfail(reason="a client does not renew the lease of a fetch yet", strict=True)
 def test_lesson_17_a_lease_lasts_as_long_as_its_transfer(start_daemon: StartDaemon) -> None:
     """Mooncake#3076: a transfer took longer than the lease of ten seconds, and 6,722 keys failed
     with LEASE_EXPIRED, although nothing had been wrong with any."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from tierd.core.keys import BlockKey
-from tierd_policies.registry import Eviction
+from tierd_policies.protocols import Eviction
 
 Make = Callable[[], Eviction]
 

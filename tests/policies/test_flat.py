@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.policies import oracles
 from tests.policies.replaying import Make, flat_hits, scanned, zipf
+from tierd.core.keys import BlockKey
 from tierd_policies.arc import Arc
 from tierd_policies.chain_lru import ChainLRU
 from tierd_policies.class_hazard import ClassHazard
@@ -51,3 +52,18 @@ def test_long_traces_hit_as_the_oracle_says(
     make: Make, oracle: oracles.Oracle, trace: list[int]
 ) -> None:
     assert flat_hits(make, trace, 40) == oracle(trace, 40)
+
+
+def test_arc_remembers_no_more_missed_ghosts_than_it_has_blocks() -> None:
+    """What is missed but never published after all must not add up."""
+    policy = Arc()
+    keys = [BlockKey(bytes([number])) for number in range(4)]
+    for key in keys:
+        policy.touch([key])
+    policy.touch(keys[1:2])
+    for key in (keys[0], keys[2], keys[3]):
+        policy.evicted(key)
+    policy.missed(keys)
+    policy.touch([keys[3]])
+    policy.touch([keys[0]])
+    assert set(policy.victims()) == {keys[0], keys[1], keys[3]}

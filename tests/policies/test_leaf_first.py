@@ -139,6 +139,21 @@ def test_a_parent_that_was_away_is_a_parent_again(make: Make) -> None:
     assert order.index(other[1]) < order.index(one[0])
 
 
+@pytest.mark.parametrize("make", list(EVICTION.values()), ids=list(EVICTION))
+def test_after_a_restart_the_coldest_go_first(make: Make) -> None:
+    """Control then gives one long row: warmest first, but each key after its ancestors."""
+    policy = make()
+    row = [*chain_to(b"aab"), *chain_to(b"ac")[1:], *chain_to(b"bb")]
+    policy.touch(row)
+    assert list(policy.victims()) == row[::-1]
+    policy.touch(chain_to(b"bb"))
+    order = list(policy.victims())
+    assert (
+        order.index(BlockKey(b"aab")) < order.index(BlockKey(b"aa")) < order.index(BlockKey(b"a"))
+    )
+    assert order.index(BlockKey(b"bb")) < order.index(BlockKey(b"b"))
+
+
 asks = st.lists(paths.map(chain_to), max_size=60)
 
 
@@ -154,3 +169,10 @@ def test_without_notes_it_is_chain_lru(
     make: Make, chains: list[list[BlockKey]], capacity: int
 ) -> None:
     check_like_chain_lru(make, chains, capacity)
+
+
+def test_eviction_and_drop_may_meet() -> None:
+    policy = EVICTION["lfu"]()
+    policy.forget(BlockKey(b"unknown"))
+    getattr(policy, "evicted", policy.forget)(BlockKey(b"unknown"))
+    assert list(policy.victims()) == []

@@ -18,6 +18,7 @@ _SEARCH = settings(
     phases=[Phase.generate],  # To find one failure is enough; the smallest is not wanted.
     report_multiple_bugs=False,
     print_blob=False,
+    derandomize=True,
 )
 
 TREE = {

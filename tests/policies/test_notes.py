@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tierd.core.keys import BlockKey
 from tierd_policies.class_hazard import ClassHazard
-from tierd_policies.registry import Eviction
+from tierd_policies.protocols import Eviction
 from tierd_policies.retention import Retention
 from tierd_policies.session_aware import SessionAware
 
@@ -94,3 +94,20 @@ def test_a_kind_that_is_never_used_again_goes_before_an_older_one_that_is() -> N
     assert names(policy, 12)[-1] != "prompt0"
     order = [key.decode() for key in policy.victims()]
     assert order.index("prompt0") > order.index("thought3990")
+
+
+def test_hazards_forget_what_was_long_ago() -> None:
+    """A kind that is used again no more loses to one that is, however often it was once."""
+    policy = ClassHazard()
+    once, now = chain("once", 200), chain("now", 200)
+    for _ in range(200):
+        policy.touch(once)
+        policy.note(once, ["tools"] * 200, "running")
+    for turn in range(300):
+        policy.touch(now)
+        policy.note(now, ["system"] * 200, "running")
+        policy.touch(chain(f"{turn}x", 150))
+        policy.note(chain(f"{turn}x", 150), ["tools"] * 150, "running")
+        for key in reversed(chain(f"{turn - 4}x", 150)):
+            policy.evicted(key)
+    assert next(policy.victims()).startswith((b"once", b"29"))

@@ -7,11 +7,13 @@ import pytest
 
 from tests.policies.replaying import Cache, Make, scanned
 from tierd.core.keys import BlockKey
+from tierd_policies.arc import Arc
 from tierd_policies.chain_lru import ChainLRU
 from tierd_policies.fifo import Fifo
 from tierd_policies.gdsf import Gdsf
 from tierd_policies.lfu import Lfu
 from tierd_policies.selector import Selector
+from tierd_policies.session_aware import SessionAware
 
 Chains = Sequence[Sequence[BlockKey]]
 
@@ -67,6 +69,20 @@ def test_it_samples_where_there_is_much_and_still_wins() -> None:
     floor, best = (hits(make, chains, 200) for make in (ChainLRU, Lfu))
     chosen = hits(lambda: sampled, chains, 200)
     assert chosen - floor > (best - floor) / 3
+
+
+def test_what_it_is_told_reaches_the_policies_that_hear_it() -> None:
+    selector = Selector((SessionAware, Arc, ChainLRU))
+    over, idle = ([BlockKey(b"%s%d" % (name, at)) for at in range(3)] for name in (b"o", b"i"))
+    for chain in (idle, over):
+        selector.touch(chain)
+    selector.note(over, ["user"], "session_ended")
+    assert next(selector.victims()) == over[-1]
+    selector.evicted(over[-1])
+    selector.missed(over[-1:])
+    selector.touch(over)
+    selector.cool(idle)
+    assert next(selector.victims()) == idle[-1]
 
 
 def test_the_first_is_followed_until_another_has_proved_itself() -> None:

@@ -169,9 +169,9 @@ class StoreMachine(RuleBasedStateMachine):
         if not really or not places:
             return
         place = data.draw(st.sampled_from(places), "place")
-        keys = {self.oracle.contents[each].key for each in places} - {
-            self.oracle.contents[place].key
-        }
+        contents = self.oracle.contents
+        keys = {contents[each].key for each in places if each[1] == place[1]}
+        keys.discard(contents[place].key)
         if keys:
             self.oracle.copy_corrupt_before(data.draw(st.sampled_from(sorted(keys)), "key"), place)
 

@@ -125,6 +125,7 @@ def test_small_blocks_are_not_torn_over_devices() -> None:
     chain = slots.take(32)
     assert runs(chain, 64) == [16, 16]
     assert [slot // 64 % 2 for slot in chain[::16]] == [0, 1]
+    assert [runs(slots.take(8), 64) for _ in range(4)] == [[8]] * 4
 
 
 def test_a_device_without_room_is_passed_over() -> None:

@@ -209,13 +209,13 @@ async def test_regions_are_dealt_to_the_directories_in_turn(tmp_path: Path) -> N
     for region in range(6):
         await space.write(blocks(4 * region))
         assert space.segment_path(region).parent == directories[region % 3]
-    # Whoever else comes starts in the same place, whatever the others have.
-    other.prepare(0)
-    assert other.segment_path(0).parent == directories[0]
-    await space.reclaim(1)
-    # The directory with the fewest comes first.
+    # Where all have as many, it is the region's number that counts.
+    other.prepare(4)
+    assert other.segment_path(4).parent == directories[1]
+    # Where not, the directory with the fewest comes first.
+    await space.reclaim(2)
     space.prepare(6)
-    assert space.segment_path(6).parent == directories[1]
+    assert space.segment_path(6).parent == directories[2]
     await tier.aclose()
 
 

@@ -329,6 +329,14 @@ def test_write_back_keeps_to_its_limits_root_first() -> None:
     assert [move.key for move in driver.moves.values()] == spelled("abcdef")[4:]
 
 
+def test_batches_of_write_back_are_under_way_by_themselves() -> None:
+    """Those that started together were one: nothing was written while it was synced."""
+    driver = with_disk()
+    driver.publish("abcdef")
+    batches = [[move.key for move in start.moves] for start in driver.of(ev.StartMoves)]
+    assert batches == [spelled("ab"), spelled("abcd")[2:]]
+
+
 def test_a_turn_that_ends_is_written_first() -> None:
     driver = with_disk()
     driver.publish("abcd")

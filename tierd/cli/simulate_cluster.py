@@ -86,6 +86,16 @@ def simulate_cluster(
             min=0.001,
         ),
     ] = None,
+    collective_share: Annotated[
+        float,
+        _option(
+            "--collective-share",
+            _CLUSTER,
+            "Of each compute NIC, taken first by the model's own traffic.",
+            min=0.0,
+            max=0.95,
+        ),
+    ] = 0.0,
     systems: Annotated[
         str | None,
         _option(
@@ -130,7 +140,7 @@ def simulate_cluster(
     from tierd_bench.cluster.workload import DATASETS
 
     chosen = [_known("study", name, STUDIES) for name in studies or USUAL]
-    hardware = Hardware.of_gpus(gpus)
+    hardware = replace(Hardware.of_gpus(gpus), collective_share=collective_share)
     if storage_share is not None:
         if not math.isfinite(storage_share):
             refuse(f"--storage-share is {storage_share}", "give a finite number above 0")
@@ -155,6 +165,7 @@ def simulate_cluster(
         "shapes": shapes,
         "gpus": gpus,
         "storage_share": hardware.storage_share,
+        "collective_share": collective_share,
         "systems": systems,
         "trace": trace,
         "agents": agents,

@@ -384,7 +384,8 @@ class Reserved:
 class Fetched:
     """A leased prefix of `blocks` blocks, in chain order; `lease` 0 if there are none.
 
-    `queued_bytes` were on their way to the entry tier before this request.
+    `queued_bytes` were on their way to the entry tier before this request. The lease holds for
+    `term_ns`.
     """
 
     lease: int
@@ -393,6 +394,7 @@ class Fetched:
     runs: tuple[Run, ...]
     reserved: Reserved | None
     queued_bytes: int = 0
+    term_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,7 +224,9 @@ class Store:
             reserved = self._reserve_now(
                 session, event.namespace, keys, held, event.reserve_part, now_ns
             )
-        self._reply(event, ev.Fetched(lease, fence, len(held), runs, reserved, queued_bytes))
+        term_ns = self.config.read_lease_ns if lease else 0
+        body = ev.Fetched(lease, fence, len(held), runs, reserved, queued_bytes, term_ns)
+        self._reply(event, body)
         if held:
             self._outbox.add(ev.Defer(ev.Touched(event.namespace, keys[: len(held)])))
 

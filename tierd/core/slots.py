@@ -36,7 +36,7 @@ _SEAL = struct.Struct("<8sQQ")
 _SLOT = struct.Struct("<Q16s16s16sQQQ")
 _SEGMENT = struct.Struct("<Q16sQQQ")
 _NUMBERS_AT = 128
-_CHUNKS = struct.Struct("<Q")
+_CHUNKS = struct.Struct("<QQ")
 _CHUNKS_AT = _SEAL.size + _SLOT.size
 _DESCRIPTION_AT = _SEAL.size + _SEGMENT.size
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{32})-(\d{6,})\.segment")
@@ -50,7 +50,8 @@ class SlotHeader:
 
     `chunk_ends` says where each chunk of a part ends, in bytes from the part's start, and
     `chunk_checksums` has, by part and chunk, its XXH3-64. `sums` has for each part what
-    `tierd.core.sums` makes of it. A slot of version 1 has one chunk a part, and no sums.
+    `tierd.core.sums` makes of it, or is empty: not every daemon writes them. A slot of version 1
+    has one chunk a part, and no sums.
     """
 
     fingerprint: bytes
@@ -120,10 +121,20 @@ def slot_offset(slot: int, region_slots: int, layout: LayoutSpec) -> int:
     return PAGE_BYTES + slot % region_slots * slot_stride_bytes(layout)
 
 
+def sum_of(part: memoryview) -> int:
+    """Return the sum of a part, which a GPU can compute, too."""
+    return fold(page_sums(part))
+
+
 def slot_header(
-    layout: LayoutSpec, key: BlockKey, parent: BlockKey, sequence: int, payload: memoryview
+    layout: LayoutSpec,
+    key: BlockKey,
+    parent: BlockKey,
+    sequence: int,
+    payload: memoryview,
+    sum_part: Callable[[memoryview], int] | None = sum_of,
 ) -> SlotHeader:
-    """Return the header for a block that is about to be written.
+    """Return the header for a block that is about to be written; without `sum_part`, without sums.
 
     The padding after a part is not covered.
     """
@@ -133,14 +144,14 @@ def slot_header(
     checksums = tuple(
         tuple(checksum(chunk) for chunk in _split(part, shape.chunk_ends)) for part in parts
     )
-    sums = tuple(fold(page_sums(part)) for part in parts)
+    sums = tuple(map(sum_part, parts)) if sum_part else ()
     ends = shape.chunk_ends
     return SlotHeader(shape.fingerprint, key, parent, sequence, size, stride, ends, checksums, sums)
 
 
 def pack_slot(header: SlotHeader, page: memoryview) -> None:
     """Fill the 4096 bytes of `page` with `header`."""
-    assert len(header.sums) == len(header.chunk_checksums), header
+    assert len(header.sums) in (0, len(header.chunk_checksums)), header
     page[:] = _ZEROS
     _SLOT.pack_into(
         page,
@@ -153,7 +164,7 @@ def pack_slot(header: SlotHeader, page: memoryview) -> None:
         header.part_bytes,
         header.part_stride_bytes,
     )
-    _CHUNKS.pack_into(page, _CHUNKS_AT, len(header.chunk_ends))
+    _CHUNKS.pack_into(page, _CHUNKS_AT, len(header.chunk_ends), len(header.sums))
     numbers = [*header.chunk_ends, *header.sums, *chain.from_iterable(header.chunk_checksums)]
     struct.pack_into(f"<{len(numbers)}Q", page, _NUMBERS_AT, *numbers)
     _seal(page, SLOT_MAGIC)
@@ -308,12 +319,12 @@ def _unpack_numbers(page: memoryview, shards: int, part_bytes: int) -> _Numbers 
     if version == 1:
         found = struct.unpack_from(f"<{shards}Q", page, _NUMBERS_AT)
         return (part_bytes,), tuple((each,) for each in found), ()
-    [chunks] = _CHUNKS.unpack_from(page, _CHUNKS_AT)
-    count = chunks + shards + shards * chunks
-    if count > CHUNK_NUMBERS_MAX:
-        return f"the slot header claims {chunks} chunks of {shards} shards"
+    chunks, summed = _CHUNKS.unpack_from(page, _CHUNKS_AT)
+    count = chunks + summed + shards * chunks
+    if count > CHUNK_NUMBERS_MAX or summed not in (0, shards):
+        return f"the slot header claims {chunks} chunks and {summed} sums of {shards} shards"
     numbers = struct.unpack_from(f"<{count}Q", page, _NUMBERS_AT)
-    ends, sums, rest = numbers[:chunks], numbers[chunks : chunks + shards], chunks + shards
+    ends, sums, rest = numbers[:chunks], numbers[chunks : chunks + summed], chunks + summed
     if ends[-1:] != (part_bytes,) or any(end <= start for start, end in pairwise((0, *ends))):
         return f"the slot header claims chunks that end at {ends}"
     return ends, tuple(numbers[at : at + chunks] for at in range(rest, count, chunks)), sums

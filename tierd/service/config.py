@@ -194,6 +194,12 @@ class DiskTier(Section):
         "tier taken to be offline until it answers a probe. 5 is far above any healthy device, "
         "and below the patience of whoever waits.",
     )
+    gpu_sums: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Whether blocks are written with a checksum that a GPU computes, so that what "
+        "it read from disk by itself need not come back to be verified. auto: where the daemon has "
+        "a GPU; it takes 0.2 to 0.3 processor seconds a GB.",
+    )
     admission: Literal["always", "second_touch"] = Field(
         default="always",
         description='Which blocks are written: "always", or "second_touch" for those used twice. '

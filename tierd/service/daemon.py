@@ -33,6 +33,7 @@ from tierd.control.store import Store
 from tierd.core.addresses import DESCRIPTOR_SUFFIX
 from tierd.core.errors import DirectoryInUse
 from tierd.core.layouts import LayoutSpec
+from tierd.core.slots import sum_of
 from tierd.core.units import NS_PER_S, PAGE_BYTES, MiB
 from tierd.index.directories import identified, missing
 from tierd.index.lmdb_index import Index, NamespaceRecord
@@ -230,7 +231,8 @@ class Daemon:
         if tiers.disk.bytes:
             names.append("disk")
             threads = -(-tiers.disk.io_threads // len(tiers.disk.directories))
-            disk = DiskTier(tiers.disk.directories, threads)
+            sums = {"always": True, "never": False, "auto": cuda}[tiers.disk.gpu_sums]
+            disk = DiskTier(tiers.disk.directories, threads, sum_of if sums else None)
             rate = self._disk_bytes_per_s
             built.append(ThrottledTier(disk, rate) if rate else disk)
         return names, built

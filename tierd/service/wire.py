@@ -100,6 +100,7 @@ def _fetched(request: int, body: ev.Fetched) -> pb.ServerMessage:
         run_count=[run.count for run in runs],
         run_pending=[index for index, run in enumerate(runs) if run.pending],
         queued_bytes=body.queued_bytes,
+        term_ns=body.term_ns,
     )
     if body.reserved is not None:
         message.reserved.CopyFrom(_reserved_message(body.reserved))

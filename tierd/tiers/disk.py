@@ -7,7 +7,7 @@ forgotten, is decided by the index and its owner; `sync` is what they build on.
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Final, TypeVar
@@ -49,15 +49,22 @@ _READY.set_result(None)
 class DiskTier:
     """The tier of one host's local file systems, striped over `directories`.
 
-    Units: `threads` is for each directory, and so the transfers it sees at once.
+    Units: `threads` is for each directory, and so the transfers it sees at once. `sum_part` makes
+    the sums that GPUs verify by; without it none are written.
 
     Raises:
         TierOffline: a directory cannot be used.
         FormatMismatch: a segment there is of another format version.
     """
 
-    def __init__(self, directories: Sequence[Path], threads: int) -> None:
+    def __init__(
+        self,
+        directories: Sequence[Path],
+        threads: int,
+        sum_part: Callable[[memoryview], int] | None = None,
+    ) -> None:
         assert directories
+        self._sum_part = sum_part
         self._volumes = [Volume(directory, threads) for directory in directories]
         self._spaces: dict[bytes, DiskSpace] = {}
         self._found: dict[bytes, dict[int, tuple[Volume, SegmentHeader]]] = {}
@@ -86,7 +93,7 @@ class DiskTier:
         fingerprint = spec.layout.fingerprint
         if fingerprint not in self._spaces:
             found = self._found.pop(fingerprint, {})
-            self._spaces[fingerprint] = DiskSpace(spec, self._volumes, found)
+            self._spaces[fingerprint] = DiskSpace(spec, self._volumes, found, self._sum_part)
         space = self._spaces[fingerprint]
         assert space.spec == spec, (space.spec, spec)
         return space
@@ -120,7 +127,9 @@ class DiskSpace:
         spec: SpaceSpec,
         volumes: Sequence[Volume],
         found: dict[int, tuple[Volume, SegmentHeader]],
+        sum_part: Callable[[memoryview], int] | None,
     ) -> None:
+        self._sum_part = sum_part
         self._spec = spec
         self._layout = spec.layout
         self._fingerprint = spec.layout.fingerprint
@@ -321,7 +330,12 @@ class DiskSpace:
         for page, write in zip(pages, writes, strict=True):
             self._assert_usable(write.source)
             header = slot_header(
-                self._layout, write.key, write.parent, write.sequence, write.source
+                self._layout,
+                write.key,
+                write.parent,
+                write.sequence,
+                write.source,
+                self._sum_part,
             )
             pack_slot(header, page)
             buffers += [page, write.source]

@@ -3,7 +3,7 @@
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from math import ceil
@@ -38,38 +38,52 @@ def demand_p99(stage: Stage) -> Figures:
     cold = ColdChains(stage, sizes.demand_chains, sizes.demand_chain)
     rates: list[float] = []
     blocks: Counter[str] = Counter()
+    busy_p50: list[float] = []
+    idle_p50: list[float] = []
 
-    def p99() -> float:
-        times: list[float] = []
-        for _ in range(sizes.demand_fetches):
-            routes = cold.fetch("auto").routes
-            times.append(_MS * cold.seconds)
-            blocks.update({name: use.blocks for name, use in routes.items()})
-        return sorted(times)[ceil(0.99 * len(times)) - 1]
+    def idle() -> float:
+        times = _times_ms(cold, sizes.demand_fetches, Counter())
+        idle_p50.append(median(times))
+        return _p99(times)
 
     with _publisher(stage) as publishes:
 
         def busy() -> float:
             publishes.set()
             _await_busy_writes(stage)
-            blocks.clear()
             start, before = time.perf_counter(), written_bytes(stage)
-            found = p99()
+            times = _times_ms(cold, sizes.demand_fetches, blocks)
             took = time.perf_counter() - start
             rates.append((written_bytes(stage) - before) / GB / took)
             publishes.clear()
             await_idle_writes(stage)
-            return found
+            busy_p50.append(median(times))
+            return _p99(times)
 
-        idle_p99, busy_p99 = take_turns(sizes.disk_runs, stage.tell, p99, busy)
+        idle_p99, busy_p99 = take_turns(sizes.disk_runs, stage.tell, idle, busy)
+    ways = [f"{count / blocks.total():.0%} {name}" for name, count in sorted(blocks.items())]
     note = (
-        f"{sizes.demand_fetches} fetches of {sizes.demand_chain} blocks a run; "
-        f"meanwhile write-back of {median(rates):.2f} GB/s, and of the blocks "
-        + ", ".join(
-            f"{100 * n / blocks.total():.0f} % {name}" for name, n in sorted(blocks.items())
-        )
+        f"{sizes.demand_fetches} fetches of {sizes.demand_chain} blocks a run; meanwhile "
+        f"write-back of {median(rates):.2f} GB/s, and the blocks came {', '.join(ways)}"
     )
-    return Figures("ms", busy_p99, idle_p99, "the same p99 while nothing is written", note)
+    counted = slice(-sizes.disk_runs, None)
+    others = {"p50": tuple(busy_p50[counted]), "p50, no writes": tuple(idle_p50[counted])}
+    what = "the same p99 while nothing is written"
+    return Figures("ms", busy_p99, idle_p99, what, note, others)
+
+
+def _times_ms(cold: ColdChains, fetches: int, blocks: "Counter[str]") -> list[float]:
+    """Return how long each fetch takes; add to `blocks` what came by each route."""
+    times: list[float] = []
+    for _ in range(fetches):
+        fetched = cold.fetch()
+        times.append(_MS * cold.seconds)
+        blocks.update({name: use.blocks for name, use in fetched.routes.items()})
+    return times
+
+
+def _p99(times: Sequence[float]) -> float:
+    return sorted(times)[ceil(0.99 * len(times)) - 1]
 
 
 @contextmanager

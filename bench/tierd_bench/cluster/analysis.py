@@ -19,8 +19,8 @@ def bounds(hardware: Hardware) -> list[Bound]:
 
     A least above a most means that no ratio is free of bottlenecks.
     """
-    g, s = hardware.gpus, hardware.storage_share
     storage = hardware.storage_nic
+    g, s = hardware.gpus, storage / hardware.lane
     least = s / (g - s) if g > s else float("inf")
     return [
         Bound("compute NIC of prefill, in", least, None),

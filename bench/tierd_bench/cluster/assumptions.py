@@ -29,7 +29,7 @@ def _assume(name: str, value: float, unit: str, why: str) -> float:
 
 EFFECTIVE_FLOPS: Final = _assume(
     "FLOP/s that a prefilling GPU reaches",
-    225e12,
+    195e12,
     "FLOP/s",
     "fitted to the last step of the ablation (-45.6 %), where the paper's system is about as fast "
     "as with free I/O, so that computing sets the time. DeepSeek's published V3 serving figures "
@@ -37,7 +37,7 @@ EFFECTIVE_FLOPS: Final = _assume(
 )
 PREFILL_KV_BYTES: Final = _assume(
     "GPU memory for KV of whole requests, DS-660B prefill",
-    5.2e9,
+    5.6e9,
     "bytes",
     "fitted to the first step of the ablation (-17.2 %): what is left beside 41 GB of weights and "
     "prefill's activations. Only Basic depends on it",
@@ -78,10 +78,12 @@ EXTRA_ROUND_TOKENS: Final = int(
 SPLIT_CHUNKS: Final = int(
     _assume("pieces of a two-ended read", 8, "", "few events; an eighth of a read is a few ms")
 )
-BALANCE_WINDOW_S: Final = int(
-    _assume(
-        "window of storage-NIC balance", 60, "s", "the paper gives none; shorter ones show more"
-    )
+BALANCE_WINDOW_BYTES: Final = _assume(
+    "storage NICs are compared over windows in which one can read",
+    3e12,
+    "bytes",
+    "a minute of the paper's NIC, so that nodes of any size are compared over as many reads; the "
+    "paper gives no window, and shorter ones show more",
 )
 SMALL_MODEL_PARAMS: Final = _assume(
     "active parameters of DS-27B",

@@ -13,6 +13,7 @@ _BASIC: Final = "#e8912d"
 _DUAL: Final = "#14a3a3"
 _PAPER: Final = "#8b5cf6"
 _OTHER: Final = "#7b8794"
+_LABEL_STEP: Final = 1.4
 _COLOURS: Final = {
     "basic": _BASIC,
     "layerwise": "#d6b14a",
@@ -33,12 +34,12 @@ class Chart:
 
 def make_charts(studies: list[Study]) -> list[Chart]:
     """Return the charts of the studies that have some."""
-    return [
-        chart
-        for study in studies
-        for draw in _CHARTS.get(study.name, ())
-        for chart in (draw(study),)
-    ]
+    charts = [draw(study) for study in studies for draw in _CHARTS.get(study.name, ())]
+    for chart in charts:
+        # Also makes both axes part of the layout, which the page colours.
+        chart.figure.update_xaxes(automargin=True)
+        chart.figure.update_yaxes(automargin=True)
+    return charts
 
 
 def _bars(names: list[str], values: Sequence[float | None], name: str, colour: str) -> Any:
@@ -64,7 +65,9 @@ def _ratio(study: Study) -> Chart:
             _bars(names, [row["paper"] for row in known], "paper, Table 1", _PAPER),
         ]
     )
-    figure.update_yaxes(title="GB to load a PFLOP (logarithmic)", type="log", dtick="D2")
+    figure.update_yaxes(
+        title="GB to load a PFLOP (logarithmic)", type="log", tickvals=[40, 60, 100, 150, 250]
+    )
     return Chart(
         "KV to load for each PFLOP to compute",
         "With 429 tokens appended to a context of 16K and of 64K. A formula, not a simulation. "
@@ -89,7 +92,7 @@ def _nic_law(study: Study) -> Chart:
         figure.add_scatter(
             x=[row["usable_nics"] for row in rows],
             y=[row["nics_used"] for row in rows],
-            text=[row["shape"] for row in rows],
+            text=_shared_labels(rows),
             mode="markers+text",
             textposition="top left" if system == "dualpath" else "bottom right",
             name=f"{system}, simulated",
@@ -104,6 +107,14 @@ def _nic_law(study: Study) -> Chart:
         "nodes. Points that share a place are the paper's equivalences.",
         figure,
     )
+
+
+def _shared_labels(rows: list[dict[str, Any]]) -> list[str]:
+    """Return one label for all points that share a place, at the first of them."""
+    shapes: dict[int, list[str]] = {}
+    for row in rows:
+        shapes.setdefault(row["usable_nics"], []).append(row["shape"])
+    return [", ".join(shapes.pop(row["usable_nics"], ())) for row in rows]
 
 
 def _free_range(study: Study) -> Chart:
@@ -128,7 +139,11 @@ def _free_range(study: Study) -> Chart:
     )
     for edge in paper.FREE_RANGE:
         figure.add_vline(x=edge, line={"color": _OTHER, "dash": "dash", "width": 1})
-    ticks = {row["p_over_d"]: row["shape"] for row in rows}
+    ticks: dict[float, str] = {}
+    for row in rows:
+        # No two labels on top of each other.
+        if not ticks or row["p_over_d"] > _LABEL_STEP * list(ticks)[-1]:
+            ticks[row["p_over_d"]] = row["shape"]
     figure.update_xaxes(
         title="prefill nodes over decode nodes (logarithmic)",
         type="log",
@@ -182,8 +197,8 @@ def _balance(study: Study) -> Chart:
     figure.update_yaxes(title="busiest over mean", range=[0.9, 1.75])
     return Chart(
         "How even the load is",
-        "Traffic of the busiest storage NIC over the mean one's, in windows of a minute, and the "
-        "longest attention of a lockstep step over the mean. 1 is even.",
+        "Traffic of the busiest storage NIC over the mean one's, in windows in which one can read "
+        "3 TB, and the longest attention of a lockstep step over the mean. 1 is even.",
         figure,
     )
 
@@ -252,7 +267,7 @@ def _beyond(study: Study) -> Chart:
         )
     )
     longest = max(row["ttft_s"] for row in rows)
-    figure.update_xaxes(title="mean TTFT (s)", range=[0, 1.6 * longest])
+    figure.update_xaxes(title="mean TTFT (s)", range=[0, 2.1 * longest])
     figure.update_yaxes(tickfont={"size": 11})
     return Chart(
         "Past the paper",

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, quantiles
 from typing import Any, Final
 
-from tierd_bench.cluster.assumptions import BALANCE_WINDOW_S
+from tierd_bench.cluster.assumptions import BALANCE_WINDOW_BYTES
 from tierd_bench.cluster.parts import TRAFFIC_BIN_S, Request
 from tierd_bench.cluster.simulate import Outcome
 
@@ -68,7 +68,7 @@ def measure(outcome: Outcome, since_s: float = 0.0) -> Figures:
         jct_s=outcome.end_s,
         requests=len(outcome.finished),
         nics_used=_steady_rate(outcome.traffic) * per_token / scenario.hardware.storage_nic,
-        nic_max_over_mean=_imbalance(outcome.traffic),
+        nic_max_over_mean=_imbalance(outcome),
         attention_max_over_mean=_attention(outcome),
         ttft_s=fmean(ttft),
         ttft_p99_s=quantiles(ttft, n=100)[98] if len(ttft) > 1 else ttft[0],
@@ -100,9 +100,14 @@ def _steady_rate(traffic: Sequence[dict[int, int]]) -> float:
     return 0.0
 
 
-def _imbalance(traffic: Sequence[dict[int, int]]) -> float:
-    """Return the mean over windows of the busiest NIC's traffic over the mean NIC's."""
-    width = int(BALANCE_WINDOW_S / TRAFFIC_BIN_S)
+def _imbalance(outcome: Outcome) -> float:
+    """Return the mean over windows of the busiest NIC's traffic over the mean NIC's.
+
+    Windows of a short run are a fifth of it.
+    """
+    traffic = outcome.traffic
+    window_s = BALANCE_WINDOW_BYTES / outcome.scenario.hardware.storage_nic
+    width = max(1, int(min(window_s, outcome.end_s / 5) / TRAFFIC_BIN_S))
     windows: dict[int, list[int]] = {}
     for place, node in enumerate(traffic):
         for bin_, tokens in node.items():

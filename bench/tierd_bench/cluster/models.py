@@ -28,9 +28,9 @@ class Model:
     a query attends to at most, `index_width` the width of a sparse attention's indexer times its
     layers; for attention over latents (MLA) the query width is heads * (576 + 512) / 2.
     `prefill_kv_bytes` is the GPU memory that a prefill engine has for KV of whole requests: only
-    loading without layers (the Basic system) is held back by it. `buffer_bytes` is the
-    pinned memory of one engine (section 1.2). `lockstep`: the engines of `group_nodes` nodes run
-    each step together (expert parallelism).
+    loading without layers (the Basic system) is held back by it. `buffer_bytes` is each
+    engine's part of its node's pinned memory (section 1.2). `lockstep`: the engines of
+    `group_nodes` nodes run each step together (expert parallelism).
     """
 
     name: str
@@ -77,7 +77,7 @@ class Model:
 
     @property
     def buffer_tokens(self) -> int:
-        """Tokens of KV that fit in one engine's pinned buffer."""
+        """Tokens of KV that fit in one engine's part of the pinned memory."""
         return int(self.buffer_bytes / self.kv_bytes_per_token)
 
     def cache_compute_ratio(self, append: float, context: float) -> float:

@@ -1,4 +1,4 @@
-"""Storage reads: one queue an engine, bounded by its buffer, on the NIC of its node.
+"""Storage reads: queues bounded by the memory they read into, on the NIC of their node.
 
 A read of one request may be cut into chunks and spread over both sides (see `split`). The paper
 reads on one side and calls splitting future work (section 1.3 D).
@@ -15,42 +15,38 @@ from tierd_bench.cluster.resources import transfer
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """What one side reads of a request: sizes of chunks in tokens, read one after another.
+    """What `engine`'s side reads of a request: sizes of chunks in tokens, read one after another.
 
     `other` is the other side's part, to take chunks from its end when this side's are done.
     """
 
     request: Request
+    engine: Engine
     queue: "ReadQueue"
     chunks: deque[int] = field(default_factory=deque)
     other: "Part | None" = None
 
 
 class ReadQueue:
-    """The reads of one engine, in order; as many at once as its buffer has room for."""
+    """Reads into one piece of memory, in order; as many at once as it has room for."""
 
-    __slots__ = ("_bytes", "_held", "_loop", "_on_read", "_room", "_waiting", "engine", "name")
+    __slots__ = ("_bytes", "_held", "_loop", "_on_read", "_room", "_waiting", "node")
 
     def __init__(
         self,
         loop: Loop,
-        engine: Engine,
+        node: Node,
         room_tokens: int,
         bytes_per_token: float,
         on_read: Callable[[Request], None],
     ) -> None:
-        self.engine = engine
+        self.node = node
         self._loop = loop
         self._room = room_tokens
         self._bytes = bytes_per_token
         self._on_read = on_read
         self._waiting: deque[Part] = deque()
         self._held = 0
-
-    @property
-    def node(self) -> Node:
-        """The node whose NIC these reads use."""
-        return self.engine.node
 
     def add(self, part: Part) -> None:
         """Queue a part. It counts in the node's read queue until it is read."""
@@ -94,7 +90,7 @@ class ReadQueue:
         part, tokens = read
         self.node.queued -= tokens
         self.node.count_read(self._loop.now, tokens)
-        if self.engine is part.request.prefill:
+        if part.engine is part.request.prefill:
             part.request.hit_prefill += tokens
         else:
             part.request.hit_decode += tokens

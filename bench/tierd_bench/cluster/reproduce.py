@@ -24,7 +24,7 @@ from tierd_bench.cluster.studies import (
 from tierd_bench.cluster.workload import DATASETS, Dataset, trajectories
 
 ABLATION_SYSTEMS: Final = ("basic", "layerwise", "two-paths", "dualpath", "oracle")
-ABLATION_TOLERANCE: Final = 6.0
+ABLATION_TOLERANCE: Final = 5.0
 """Points of JCT. Two constants of the model were fitted to the first and the last step."""
 
 AGENTS_A_GPU: Final = 128
@@ -128,7 +128,9 @@ def _prefill_limit(scenario: Scenario) -> float:
 
 
 def _storage_bound(row: dict[str, Any]) -> bool:
-    return bool(row["usable_nics"] <= _STORAGE_BOUND * row["prefill_limit"])
+    """Whether storage limits the row. A run too short for a steady part shows nothing."""
+    limited = row["usable_nics"] <= _STORAGE_BOUND * row["prefill_limit"]
+    return bool(limited and row["nics_used"])
 
 
 def _same_nics(rows: list[dict[str, Any]]) -> Iterable[Claim]:
@@ -148,7 +150,7 @@ def _gains(rows: list[dict[str, Any]], shapes: Iterable[Shape]) -> Iterable[Clai
     for shape in shapes:
         name = shape_name(shape)
         basic, dualpath = found[name, "basic"], found[name, "dualpath"]
-        if not _storage_bound(dualpath):
+        if not (_storage_bound(basic) and _storage_bound(dualpath)):
             continue
         gain = dualpath["nics_used"] / basic["nics_used"]
         ideal = sum(shape) / shape[0]
@@ -234,7 +236,8 @@ def ablation(setup: Setup, tell: Tell) -> Study:
         "ablation",
         "What each step brings",
         f"Offline, {shape_name(shape)} nodes of {setup.hardware.gpus} GPUs, {count} agents. "
-        "Job completion time against Basic; balance of storage NICs over windows of a minute.",
+        "Job completion time against Basic; balance of storage NICs over windows in which one can "
+        "read 3 TB, a minute of the paper's.",
         rows,
         list(_ablation_claims(found, basic)),
     )
@@ -286,9 +289,12 @@ def online(setup: Setup, tell: Tell) -> Study:
             )
             if not met:
                 break
-    gain = _capacity(rows, "dualpath") / max(1e-9, _capacity(rows, "basic"))
-    wanted = paper.ONLINE_GAIN.get(model.name, 0.0)
-    claims = [Claim("agents/s in SLO, dualpath over basic", gain, wanted, inf, "x", "paper")]
+    claims: list[Claim] = []
+    base, wanted = _capacity(rows, "basic"), paper.ONLINE_GAIN.get(model.name)
+    if base and wanted:
+        gain = _capacity(rows, "dualpath") / base
+        about = "agents/s in SLO, dualpath over basic"
+        claims.append(Claim(about, gain, wanted, inf, "x", "paper"))
     return Study(
         "online",
         "Arrivals that the SLO allows",
@@ -296,7 +302,7 @@ def online(setup: Setup, tell: Tell) -> Study:
         f"{paper.SLO_TTFT_S:.0f} s, TPOT {paper.SLO_TPOT_MS:.0f} ms. The paper "
         "does not say which trace its figure is of.",
         rows,
-        claims if wanted else [],
+        claims,
     )
 
 

@@ -110,9 +110,7 @@ class _Cluster:
         prefill = make_engines(self._loop, scenario.hardware, self._prefill_nodes)
         decode = make_engines(self._loop, scenario.hardware, self._decode_nodes)
         self._whole = self._system.loading is Loading.WHOLE
-        room = self._room_tokens()
-        self._reads = {engine: self._read_queue(engine, room) for engine in prefill}
-        self._reads |= {engine: self._read_queue(engine, room) for engine in decode}
+        self._reads = self._read_queues([*prefill, *decode])
         self._prefill_of = self._prefill_groups(prefill)
         self._decode_of = {engine: self._decode_engine() for engine in decode}
         self._scheduler = self._make_scheduler(prefill, decode)
@@ -138,14 +136,21 @@ class _Cluster:
     def _nodes(self, count: int, cache_tokens: int) -> list[Node]:
         return make_nodes(self._loop, self._scenario.hardware, count, cache_tokens)
 
-    def _room_tokens(self) -> int:
+    def _read_queues(self, engines: list[Engine]) -> dict[Engine, ReadQueue]:
+        """Return where each engine reads: into its GPU, or into the buffers of its node."""
         if self._whole:
-            return int(self._model.prefill_kv_bytes / self._model.kv_bytes_per_token)
-        return self._model.buffer_tokens
+            room = int(self._model.prefill_kv_bytes / self._model.kv_bytes_per_token)
+            return {engine: self._read_queue(engine.node, room) for engine in engines}
+        room = self._model.buffer_tokens * self._scenario.hardware.gpus
+        of_nodes = {
+            id(node): self._read_queue(node, room)
+            for node in (*self._prefill_nodes, *self._decode_nodes)
+        }
+        return {engine: of_nodes[id(engine.node)] for engine in engines}
 
-    def _read_queue(self, engine: Engine, room: int) -> ReadQueue:
+    def _read_queue(self, node: Node, room: int) -> ReadQueue:
         per_token = self._model.kv_bytes_per_token
-        return ReadQueue(self._loop, engine, room, per_token, self._read_done)
+        return ReadQueue(self._loop, node, room, per_token, self._read_done)
 
     def _prefill_groups(self, engines: list[Engine]) -> dict[Engine, PrefillGroup]:
         quota = self._system.assigning is Assigning.PAPER
@@ -218,12 +223,11 @@ class _Cluster:
             self._read_done(request)
             return
         to_prefill, to_decode = self._sides(request)
-        pe, de = self._reads[request.pe], self._reads[request.de]
         chunks = SPLIT_CHUNKS if self._system.side is Side.BOTH_ENDS else 1
         parts = [
-            Part(request, queue, chunked(n, chunks))
-            for queue, n in ((pe, to_prefill), (de, to_decode))
-            if n
+            Part(request, engine, self._reads[engine], chunked(tokens, chunks))
+            for engine, tokens in ((request.pe, to_prefill), (request.de, to_decode))
+            if tokens
         ]
         if not parts:
             self._read_done(request)

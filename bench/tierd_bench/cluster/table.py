@@ -51,6 +51,9 @@ def claim_cells(claim: Claim) -> tuple[str, ...]:
     )
 
 
+_COLUMNS_MAX = 8
+"""What fits in a terminal; a file has all columns."""
+
 CLAIM_HEADS = ("claim", "simulated", "should be", "according to", "within", "")
 
 
@@ -69,10 +72,17 @@ def _rows(study: Study) -> RenderableType:
             table.add_row(words(name), cell(value))
         return table
     table = Table()
-    for place, name in enumerate(study.rows[0]):
-        table.add_column(words(name), justify="right" if place else "left")
+    names = list(study.rows[0])[:_COLUMNS_MAX]
+    for place, name in enumerate(names):
+        longest = max(len(cell(row[name])) for row in study.rows)
+        # Heads may wrap, figures may not.
+        table.add_column(
+            words(name),
+            justify="right" if place else "left",
+            min_width=longest if place else None,
+        )
     for row in study.rows:
-        table.add_row(*map(cell, row.values()))
+        table.add_row(*(cell(row[name]) for name in names))
     return table
 
 

@@ -33,8 +33,9 @@ def read(documents: Iterable[Document], options: ReadOptions) -> Iterator[tuple[
         calls.sort(key=lambda call: call[0])
         for _, session, gap_s, call in calls:
             ids = call.block_ids("hash_ids", scope)
-            blocks = reblock(ids, block_tokens, options.block_tokens, call.whole("in"), call.where)
-            request = TraceRequest(session, None, blocks, call.whole("out"), gap_s)
+            tokens = call.whole("in")
+            blocks = reblock(ids, block_tokens, options.block_tokens, tokens, call.where)
+            request = TraceRequest(session, None, blocks, call.whole("out"), gap_s, tokens)
             yield options.block_tokens or block_tokens, request
 
 

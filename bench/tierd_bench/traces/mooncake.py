@@ -42,12 +42,14 @@ def _request(
 ) -> tuple[int, TraceRequest]:
     have = line.whole("block_size", BLOCK_TOKENS)
     ids = line.block_ids("hash_ids", scope)
-    blocks = reblock(ids, have, options.block_tokens, line.whole("input_length"), line.where)
+    prompt_tokens = line.whole("input_length")
+    blocks = reblock(ids, have, options.block_tokens, prompt_tokens, line.where)
     request = TraceRequest(
         session,
         arrival_s,
         blocks,
         line.whole("output_length"),
         line.number("gap_ms", 0.0) / 1e3,
+        prompt_tokens,
     )
     return options.block_tokens or have, request

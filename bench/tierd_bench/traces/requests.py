@@ -22,6 +22,7 @@ class TraceRequest:
     block of the prompt, root first, and equal id means equal prefix up to and including that
     block, across the whole trace; readers give an `array('Q')`, 8 bytes an id. `gap_s` is think
     or tool time since the session's previous request ended, 0 where it was not recorded.
+    `prompt_tokens` is the whole prompt, None where that is not recorded: its blocks, all full.
     """
 
     session: str
@@ -29,6 +30,7 @@ class TraceRequest:
     blocks: Sequence[int]
     output_tokens: int
     gap_s: float = 0.0
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

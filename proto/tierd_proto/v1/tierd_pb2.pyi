@@ -216,7 +216,7 @@ class Stage(_message.Message):
     def __init__(self, lease: _Optional[int] = ..., first: _Optional[int] = ..., blocks: _Optional[int] = ...) -> None: ...
 
 class FetchReply(_message.Message):
-    __slots__ = ("lease", "fence", "blocks", "run_tier", "run_slot", "run_count", "run_pending", "reserved", "queued_bytes")
+    __slots__ = ("lease", "fence", "blocks", "run_tier", "run_slot", "run_count", "run_pending", "reserved", "queued_bytes", "term_ns")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
@@ -226,6 +226,7 @@ class FetchReply(_message.Message):
     RUN_PENDING_FIELD_NUMBER: _ClassVar[int]
     RESERVED_FIELD_NUMBER: _ClassVar[int]
     QUEUED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TERM_NS_FIELD_NUMBER: _ClassVar[int]
     lease: int
     fence: int
     blocks: int
@@ -235,7 +236,8 @@ class FetchReply(_message.Message):
     run_pending: _containers.RepeatedScalarFieldContainer[int]
     reserved: ReserveReply
     queued_bytes: int
-    def __init__(self, lease: _Optional[int] = ..., fence: _Optional[int] = ..., blocks: _Optional[int] = ..., run_tier: _Optional[_Iterable[int]] = ..., run_slot: _Optional[_Iterable[int]] = ..., run_count: _Optional[_Iterable[int]] = ..., run_pending: _Optional[_Iterable[int]] = ..., reserved: _Optional[_Union[ReserveReply, _Mapping]] = ..., queued_bytes: _Optional[int] = ...) -> None: ...
+    term_ns: int
+    def __init__(self, lease: _Optional[int] = ..., fence: _Optional[int] = ..., blocks: _Optional[int] = ..., run_tier: _Optional[_Iterable[int]] = ..., run_slot: _Optional[_Iterable[int]] = ..., run_count: _Optional[_Iterable[int]] = ..., run_pending: _Optional[_Iterable[int]] = ..., reserved: _Optional[_Union[ReserveReply, _Mapping]] = ..., queued_bytes: _Optional[int] = ..., term_ns: _Optional[int] = ...) -> None: ...
 
 class Landed(_message.Message):
     __slots__ = ("lease", "indices", "slots", "failed", "declined")
