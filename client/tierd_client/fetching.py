@@ -90,7 +90,6 @@ class Transfer:
         self._renewal = Renewal(connection, leased)
         self._gate = Gate(buffers)
         self._readers = 0
-        self._straight: set[int] = set()  # First blocks of reads into the caller's memory.
 
     def run(self, splitter: Splitter, started_s: float) -> Delivery:
         """Bring over what can be had by the deadline; teach `splitter` how it went."""
@@ -109,13 +108,11 @@ class Transfer:
             heard_s = time.monotonic()
             self._stage_more()
             self._read_more()
+        # The device may write to the caller's memory, which cannot be taken back from it.
         self._gate.shut()
         if self._cold:
             self._delivery.why = self._split.why
             self._learn(splitter, heard_s)
-        while self._straight:
-            # The device writes to the caller's memory, which cannot be taken back from it.
-            self._take(self._news.get())
         return self._delivery
 
     # ---- what is heard
@@ -187,7 +184,6 @@ class Transfer:
         with self._lock:
             seconds = now_s - self._started_s
             self._ends.ended("direct", piece.count, len(news.right), seconds)
-            self._straight.discard(piece.first)
         for index in news.corrupt:
             self._give_up(index, unanswered=False)
         if news.unanswered:
@@ -287,16 +283,17 @@ class Transfer:
     def _read(self) -> None:
         """In a thread: read pieces from the back until the routes meet."""
         while True:
-            gate = None if self._leased.has_time() else self._gate
             with self._lock:
                 late = self._leased.is_late()
                 piece = None if late else self._ends.take_back(self._loader.piece_blocks)
                 if piece is None:
                     self._readers -= 1
                     return
-                if gate is None:
-                    self._straight.add(piece.first)
-            self._news.put(self._loader.read_piece(piece, self._leased, self._buffers, gate))
+            read = PieceRead(piece, unanswered="the read was broken off")
+            try:
+                read = self._loader.read_piece(piece, self._leased, self._buffers, self._gate)
+            finally:
+                self._news.put(read)  # Whatever happens: it is waited for.
 
     def _learn(self, splitter: Splitter, ended_s: float) -> None:
         """Tell what the routes reached, and which of them failed."""

@@ -5,10 +5,12 @@ daemon send the bytes. Which bytes count is decided here: those copied while the
 those whose checksum is right.
 """
 
+import ctypes
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -122,13 +124,15 @@ class Gate:
     """Keeps late bytes out of memory that the caller has back.
 
     A read that cannot be taken back goes to memory of our own, and is copied on `through` the
-    gate, which shuts when the fetch returns.
+    gate, which shuts when the fetch returns. With time to spare it goes `straight` into the
+    caller's memory, and is waited for when the gate shuts.
     """
 
     def __init__(self, buffers: Buffers) -> None:
         self._buffers = buffers
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._open = True
+        self._straight = 0
 
     def through(self, copies: Sequence[Copy]) -> bool:
         """Make the copies if the gate is open; say whether it was."""
@@ -137,9 +141,24 @@ class Gate:
                 self._buffers.copy_all(copies, None)
             return self._open
 
+    @contextmanager
+    def straight(self, leased: "Leased") -> Iterator[bool]:
+        """Say whether there is time to read into the caller's memory, until the context is left."""
+        with self._lock:
+            may = self._open and leased.has_time()
+            self._straight += may
+        try:
+            yield may
+        finally:
+            with self._lock:
+                self._straight -= may
+                self._lock.notify_all()
+
     def shut(self) -> None:
+        """Let nothing more through, and return when nothing reads into the caller's memory."""
         with self._lock:
             self._open = False
+            self._lock.wait_for(lambda: not self._straight)
 
 
 class Threads:
@@ -161,8 +180,7 @@ class Loader(Protocol):
 
     `load_ready` copies blocks that are in mapped slots and returns how many of the run, from its
     first, are right; `read_piece` reads neighbours that are not, at most `piece_blocks`, past the
-    daemon where `reads_media`, and without a gate straight into the caller's memory. `submit`
-    has a thread do it.
+    daemon where `reads_media`, as the gate allows. `submit` has a thread do it.
     """
 
     reads_media: bool
@@ -179,7 +197,7 @@ class Loader(Protocol):
     def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int: ...
 
     def read_piece(
-        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate | None
+        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate
     ) -> PieceRead: ...
 
 
@@ -273,7 +291,7 @@ class LocalLoader:
         return pieces
 
     def read_piece(
-        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate | None
+        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate
     ) -> PieceRead:
         """Read neighbouring slots of one region with O_DIRECT, and verify each."""
         if leased.is_late():
@@ -287,7 +305,7 @@ class LocalLoader:
         return read if self.holds(leased) else PieceRead(piece)
 
     def _try_piece(
-        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate | None
+        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate
     ) -> PieceRead:
         """Read a piece straight into the caller's memory, or through a gate beside it."""
         region, first = divmod(piece.slot, self._opened.region_slots[piece.tier])
@@ -296,15 +314,18 @@ class LocalLoader:
         targets = [buffers.address(index) for index in indices]
         reader = buffers.reader(self._connection.reader(self._layout, leased.part))
         try:
+            # First of all: a daemon that hangs may keep us waiting for this.
             segment = self._memory.segment(self._opened.number, piece.tier, region)
-            if gate is None:
-                faults = reader.read(segment, first, keys, targets)
-            else:
-                faults, payloads = reader.read_beside(segment, first, keys)
-                size = self._layout.part_bytes
-                rows = zip(targets, payloads, faults, strict=True)
-                if not gate.through([(t, p, size) for t, p, fault in rows if not fault]):
-                    return PieceRead(piece)
+            payloads = targets
+            with gate.straight(leased) as is_straight:
+                if is_straight:
+                    faults = reader.read(segment, first, keys, targets)
+                else:
+                    faults, payloads = reader.read_beside(segment, first, keys)
+            rows = zip(targets, payloads, faults, strict=True)
+            copies = [(t, p, self._layout.part_bytes) for t, p, fault in rows if not fault]
+            if not is_straight and not gate.through(copies):
+                return PieceRead(piece)
         except (OSError, Refused) as error:
             return PieceRead(piece, unanswered=str(error) or type(error).__name__)
         right = [at for at, fault in zip(indices, faults, strict=True) if not fault]
@@ -407,20 +428,20 @@ class RemoteLoader:
 
     def load_ready(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
         """Receive blocks until the run or the stream ends."""
-        return self._receive(run, leased, buffers)
+        return self._receive(run, leased, buffers, Gate(buffers))
 
     def pieces(self, run: PlacedRun) -> list[PlacedRun]:
         """Return the run: the daemon cuts it as it likes."""
         return [run]
 
     def read_piece(
-        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate | None
+        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate
     ) -> PieceRead:
         """Receive blocks that the daemon reads from the medium for us."""
-        count = self._receive(piece, leased, buffers)
+        count = self._receive(piece, leased, buffers, gate)
         return PieceRead(piece, range(piece.first, piece.first + count))
 
-    def _receive(self, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
+    def _receive(self, run: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate) -> int:
         request = pb.ReadRequest(
             session=self._connection.session,
             lease=leased.lease,
@@ -432,9 +453,15 @@ class RemoteLoader:
         try:
             remaining_s = max(0.0, leased.until_s - time.monotonic())
             for chunk in self._connection.stream.stub.Read(request, timeout=remaining_s):
-                view = buffers.view(chunk.index)
-                view[chunk.offset : chunk.offset + len(chunk.data)] = chunk.data
-                received += len(chunk.data)
+                data: bytes = chunk.data
+                target = buffers.address(chunk.index) + chunk.offset
+                if not gate.through([(target, _address(data), len(data))]):
+                    break
+                received += len(data)
         except (grpc.RpcError, ValueError):  # ValueError: the channel is closed.
             pass  # What has come whole counts; the rest is a miss.
         return received // self._layout.part_bytes
+
+
+def _address(data: bytes) -> int:
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0

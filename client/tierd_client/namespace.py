@@ -348,9 +348,9 @@ class Namespace:
         """Return the reply, who gave it, and how to go about it; or why there is none."""
         if not keys:
             return ""
-        reached = self._reach()
+        reached = self._reach(max(0.0, until_s - time.monotonic()))
         if reached is None:
-            return "daemon away"
+            return "deadline" if time.monotonic() >= until_s else "daemon away"
         connection, opened = reached
         split = self._split(connection, terms, len(keys))
         remaining_s = max(0.0, until_s - time.monotonic())
@@ -394,13 +394,13 @@ class Namespace:
         except (StreamClosed, TimeoutError, Overloaded):
             return None
 
-    def _reach(self) -> tuple[Connection, Opened] | None:
+    def _reach(self, timeout_s: float = _CALL_TIMEOUT_S) -> tuple[Connection, Opened] | None:
         """Return the live connection and this namespace in it; None while the daemon is away."""
         connection = self._client.connection()
         if connection is None:
             return None
         try:
-            return connection, connection.open(self.name, self.layout, _CALL_TIMEOUT_S)
+            return connection, connection.open(self.name, self.layout, timeout_s)
         except (StreamClosed, TimeoutError):
             return None
         except TierdError as error:

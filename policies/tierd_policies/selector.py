@@ -25,8 +25,14 @@ _LEAD_MIN: Final = 0.008
 _WARM_TURNOVERS: Final = 2
 """Turnovers of a shadow before any but the floor is followed."""
 
-_LOSS_MAX: Final = 0.0004
+_SETBACK: Final = 2
+"""All references so far times this is when another is followed again after a setback."""
+
+_LOSS_MAX: Final = 0.0002
 """Share of all references so far that following others may have lost against the floor."""
+
+_LOSS_BLOCKS: Final = 3
+"""Losses beyond that share that are put down to chance."""
 
 
 class Selector:
@@ -34,9 +40,11 @@ class Selector:
 
     The first is the floor. Each has a shadow: a cache without blocks that holds a sample of the
     keys, under that policy alone. Another than the floor is followed while its shadow missed
-    less of late by a clear lead, and as long as following others has not cost more than a small
-    share of all references. Keys are sampled by their hash, one by one, so that chains stay
-    chains with gaps; the sample is thinned so that a shadow has at most `shadow_blocks_max` blocks.
+    less of late by a clear lead. What following others has cost or saved so far is known from
+    the floor's shadow: a loss beyond a small share of all references is a setback, and the
+    floor is followed for a while. Keys are sampled by their hash, one by one, so that chains
+    stay chains with gaps; the sample is thinned so that a shadow has at most
+    `shadow_blocks_max` blocks.
 
     Units: the sum of its policies, and 3 MiB or so for each shadow. A touch hashes each key.
 
@@ -61,6 +69,7 @@ class Selector:
         self._pending = 0
         self._asked = 0
         self._saved = self._saved_most = 0
+        self._trusts_from = 0
         self._fresh = 0
 
     def touch(self, chain: Sequence[BlockKey]) -> None:
@@ -161,12 +170,14 @@ class Selector:
         best = min(range(len(self._shadows)), key=lambda at: self._shadows[at].misses)
         lead = floor.misses - self._shadows[best].misses
         self._saved_most = max(self._saved_most, self._saved)
-        budget = _LOSS_MAX * self._asked
+        self._trusts_from = max(self._trusts_from, _WARM_TURNOVERS * blocks_max)
+        budget = _LOSS_BLOCKS + _LOSS_MAX * self._asked
         if self._saved < self._saved_most - budget:
             self._followed, self._saved_most = 0, self._saved
+            self._trusts_from = _SETBACK * self._asked
         elif self._saved < -budget or lead < _LEAD_MIN * self._recent / 2:
             self._followed = 0
-        elif lead >= _LEAD_MIN * self._recent and self._asked > _WARM_TURNOVERS * blocks_max:
+        elif lead >= _LEAD_MIN * self._recent and self._asked > self._trusts_from:
             self._followed = best
 
     def _tell(self, verb: str, about: Sequence[BlockKey] | BlockKey) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tierd_bench.cluster import paper
-from tierd_bench.cluster.analysis import free_range, load_of
+from tierd_bench.cluster.analysis import bounds, free_range, load_of
 from tierd_bench.cluster.models import MODELS, Hardware
 
 
@@ -21,6 +21,16 @@ def test_kv_of_a_token_is_as_published() -> None:
 
 def test_the_papers_node_is_free_of_bottlenecks_from_a_seventh_to_seven_halves() -> None:
     assert free_range(Hardware()) == pytest.approx((1 / 7, 7 / 2))
+
+
+def test_each_resource_sets_the_limit_that_the_paper_derives() -> None:
+    limits = {bound.resource: bound.least or bound.most for bound in bounds(Hardware())}
+    assert limits == {
+        "compute NIC of prefill, in": pytest.approx(1 / 7),
+        "compute NIC of decode, out": pytest.approx(6.0),
+        "compute NIC of decode, in": pytest.approx(7 / 2),
+        "DRAM of decode": pytest.approx(7 / 2),
+    }
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 4, 16])

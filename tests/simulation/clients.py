@@ -250,9 +250,7 @@ class Client:
         if isinstance(message, ev.Reply):
             self._answers[message.request] = message.body
         else:
-            self._landed[message.lease].update(
-                zip(message.indices, message.slots, strict=True)
-            )
+            self._landed[message.lease].update(zip(message.indices, message.slots, strict=True))
             self._failed[message.lease] |= {*message.failed, *message.declined}
         self._wake()
 

@@ -12,8 +12,10 @@ from tierd.cli.bench import bench
 from tierd.cli.check import check
 from tierd.cli.config import config
 from tierd.cli.console import out
+from tierd.cli.plan import plan
 from tierd.cli.replay import replay
 from tierd.cli.serve import serve
+from tierd.cli.simulate import simulate
 from tierd.cli.simulate_cluster import simulate_cluster
 from tierd.cli.status import status
 from tierd.cli.top import top
@@ -33,6 +35,8 @@ app.command()(status)
 app.command()(top)
 app.command()(replay)
 app.command()(bench)
+app.command()(simulate)
+app.command()(plan)
 app.command()(simulate_cluster)
 app.add_typer(trace)
 

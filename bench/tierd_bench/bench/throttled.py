@@ -54,7 +54,7 @@ class _ThrottledLoader(LocalLoader):
     queue: _Queue
 
     def read_piece(
-        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate | None
+        self, piece: PlacedRun, leased: Leased, buffers: Buffers, gate: Gate
     ) -> PieceRead:
         """Read as ever, and wait until a slower disk would have the bytes, too."""
         over_ns = self.queue.book(piece.count * self.block_bytes)

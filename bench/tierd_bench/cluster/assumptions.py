@@ -1,7 +1,9 @@
 """Every constant that the DualPath paper does not give, in one place, with where it is from.
 
-Two of them were fitted, each to one figure of the ablation; all else that the studies show follows
-from the paper, from published figures or from what is assumed here.
+Two of them were fitted, each to one figure of the ablation. The size of steps without quota, one
+buffer for all engines of a node, and the balance windows were chosen with the ablation's figures in
+sight: its middle step and the balances are therefore weaker evidence than the laws of the NICs, for
+which nothing was fitted.
 """
 
 from dataclasses import dataclass
@@ -35,12 +37,12 @@ EFFECTIVE_FLOPS: Final = _assume(
     "as with free I/O, so that computing sets the time. DeepSeek's published V3 serving figures "
     "come to about 300e12, with shorter contexts",
 )
-PREFILL_KV_BYTES: Final = _assume(
-    "GPU memory for KV of whole requests, DS-660B prefill",
-    5.6e9,
+PREFILL_RESERVE_BYTES: Final = _assume(
+    "GPU memory of prefill that neither weights nor KV get",
+    24.9e9,
     "bytes",
-    "fitted to the first step of the ablation (-17.2 %): what is left beside 41 GB of weights and "
-    "prefill's activations. Only Basic depends on it",
+    "fitted to the first step of the ablation (-17.2 %): activations and buffers of collectives. "
+    "Only Basic, which holds the KV of whole requests, depends on it",
 )
 HBM_BYTES_PER_S: Final = _assume(
     "memory bandwidth of a GPU", 3.35e12, "bytes/s", "data sheet of a Hopper GPU"
@@ -63,7 +65,8 @@ CHUNK_TOKENS: Final = int(
         1024,
         "tokens",
         "assumed: at the paper's mean turn their attention takes about what the quota allows, so "
-        "that the ablation compares the packing and not the size of steps",
+        "that the ablation compares the packing and not the size of steps. Chosen with its middle "
+        "step in sight",
     )
 )
 FETCH_INTERVAL_S: Final = _assume(

@@ -12,7 +12,7 @@ from tierd_bench.cluster.assumptions import (
     EFFECTIVE_FLOPS,
     HBM_BYTES_PER_S,
     HBM_USABLE_BYTES,
-    PREFILL_KV_BYTES,
+    PREFILL_RESERVE_BYTES,
     SMALL_MODEL_PARAMS,
 )
 
@@ -27,10 +27,8 @@ class Model:
     `attention_width` is query width times layers with attention, `attention_span` how many tokens
     a query attends to at most, `index_width` the width of a sparse attention's indexer times its
     layers; for attention over latents (MLA) the query width is heads * (576 + 512) / 2.
-    `prefill_kv_bytes` is the GPU memory that a prefill engine has for KV of whole requests: only
-    loading without layers (the Basic system) is held back by it. `buffer_bytes` is each
-    engine's part of its node's pinned memory (section 1.2). `lockstep`: the engines of
-    `group_nodes` nodes run each step together (expert parallelism).
+    `buffer_bytes` is each engine's part of its node's pinned memory (section 1.2). `lockstep`: the
+    engines of `group_nodes` nodes run each step together (expert parallelism).
     """
 
     name: str
@@ -42,7 +40,6 @@ class Model:
     index_width: float = 0.0
     decode_read_bytes_per_token: float = 0.0
     buffer_bytes: float = 10e9
-    prefill_kv_bytes: float = 30e9
     group_nodes: int = 1
     lockstep: bool = True
 
@@ -70,10 +67,19 @@ class Model:
         return DECODE_OVERHEAD_S + read / HBM_BYTES_PER_S + self.linear_s(requests)
 
     @property
+    def _free_bytes(self) -> float:
+        """GPU memory beside the weights."""
+        return HBM_USABLE_BYTES - self.weight_bytes / (PAPER_GPUS * self.group_nodes)
+
+    @property
+    def prefill_kv_tokens(self) -> int:
+        """Tokens of KV of whole requests that fit in a prefill engine: what Basic loads into."""
+        return int((self._free_bytes - PREFILL_RESERVE_BYTES) / self.kv_bytes_per_token)
+
+    @property
     def decode_kv_tokens(self) -> int:
-        """Tokens of KV that fit in a decode engine beside the weights."""
-        weights = self.weight_bytes / (PAPER_GPUS * self.group_nodes)
-        return int((HBM_USABLE_BYTES - weights) / self.kv_bytes_per_token)
+        """Tokens of KV that fit in a decode engine."""
+        return int(self._free_bytes / self.kv_bytes_per_token)
 
     @property
     def buffer_tokens(self) -> int:
@@ -128,9 +134,7 @@ MODELS: Final = {
     model.name: model
     for model in (
         # DeepSeek-V3.2. Two nodes hold one copy of the weights.
-        _deepseek(
-            "ds-660b", 37e9, 660e9, 61, 128, group_nodes=2, prefill_kv_bytes=PREFILL_KV_BYTES
-        ),
+        _deepseek("ds-660b", 37e9, 660e9, 61, 128, group_nodes=2),
         _deepseek("ds-27b", SMALL_MODEL_PARAMS, 27e9, 30, 32),
         _dense("qwen2.5-32b", 32e9, 65e9, 64, 40 * 128, 64 * 2 * 8 * 128 * 2, buffer_bytes=40e9),
         _dense("gpt-oss-120b", 5.1e9, 65e9, 18, 64 * 64, 18 * 2 * 8 * 64),

@@ -13,6 +13,7 @@ from tierd_bench.cluster.assumptions import ASSUMPTIONS
 from tierd_bench.cluster.charts import Chart, make_charts
 from tierd_bench.cluster.report import NOTE, Report
 from tierd_bench.cluster.studies import Study
+from tierd_bench.cluster.systems import SYSTEMS
 from tierd_bench.cluster.table import CLAIM_HEADS, cell, claim_cells, words
 
 _PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
@@ -28,7 +29,7 @@ def render_page(report: Report) -> str:
         "heading": escape(title),
         "subtitle": escape(_subtitle(report)),
         "tiles": "".join(_tiles(report)),
-        "notes": f"<li>{escape(NOTE)}</li>",
+        "notes": "".join(f"<li>{escape(note)}</li>" for note in _notes()),
         "charts": "\n".join(_chart(place, chart) for place, chart in enumerate(charts)),
         "tables": "\n".join(_tables(report)),
         "figures": "[" + ",".join(_figure_json(chart) for chart in charts) + "]",
@@ -36,6 +37,11 @@ def render_page(report: Report) -> str:
     }
     page = (files("tierd_bench.cluster") / "page.html").read_text(encoding="utf-8")
     return _PLACE.sub(lambda place: parts[place[1]], page)
+
+
+def _notes() -> Iterable[str]:
+    yield NOTE
+    yield "Systems: " + "; ".join(f"{one.name}: {one.about}" for one in SYSTEMS.values()) + "."
 
 
 def _subtitle(report: Report) -> str:

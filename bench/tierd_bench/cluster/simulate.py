@@ -139,7 +139,7 @@ class _Cluster:
     def _read_queues(self, engines: list[Engine]) -> dict[Engine, ReadQueue]:
         """Return where each engine reads: into its GPU, or into the buffers of its node."""
         if self._whole:
-            room = int(self._model.prefill_kv_bytes / self._model.kv_bytes_per_token)
+            room = self._model.prefill_kv_tokens
             return {engine: self._read_queue(engine.node, room) for engine in engines}
         room = self._model.buffer_tokens * self._scenario.hardware.gpus
         of_nodes = {

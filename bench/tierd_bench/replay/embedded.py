@@ -45,13 +45,17 @@ class EmbeddedSizes:
     host: int = 2 * GiB
     disk: int = 8 * GiB
 
-    def settings(self, layout: LayoutSpec) -> list[str]:
-        """Return them as settings, with regions so small that every tier has several."""
+    def region_bytes(self, layout: LayoutSpec) -> int:
+        """Return a size of regions so small that every tier has several."""
         smallest = min(size for size in (self.device, self.host, self.disk) if size)
         slot = slot_stride_bytes(layout) + PAGE_BYTES
         region = max(min(smallest // _REGIONS_WANTED, _REGION_BYTES_MAX), slot)
+        return round_up(region, PAGE_BYTES)
+
+    def settings(self, layout: LayoutSpec) -> list[str]:
+        """Return them as settings."""
         return [
-            f"tiers.region_bytes={round_up(region, PAGE_BYTES)}",
+            f"tiers.region_bytes={self.region_bytes(layout)}",
             f"tiers.device.bytes={self.device}",
             f"tiers.host.bytes={self.host}",
             f"tiers.disk.bytes={self.disk}",

@@ -12,7 +12,8 @@ The rules, which are those of `replay` and of the daemon:
 - A block goes only when no block that continues it is held.
 - A capacity is a number of blocks; a share is one of the trace's unique blocks, rounded down.
 
-`references` makes a trace compact, `cache` runs a policy, `bounds` finds what none can beat, `reuse`
-has the LRU curve of all sizes at once, `sampling` thins large traces, `sweep` runs many in
-parallel, `report` and `table` show it. Tiers with bandwidth and latency are left to `timed`.
+`references` makes a trace compact, `cache` runs a policy, `bounds` finds what none can beat,
+`reuse` has the LRU curve of all sizes at once, `sampling` thins large traces, `sweep` runs many
+in parallel, `study` does all of it, `report` and `table` show it. Tiers with bandwidth and
+latency are left to `timed`.
 """

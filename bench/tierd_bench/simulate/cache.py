@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tierd.core.keys import KEY_BYTES, BlockKey
 from tierd_bench.simulate.references import References
 from tierd_bench.traces.requests import prefix_length
-from tierd_policies.registry import Eviction
+from tierd_policies.protocols import Eviction
 
 _TELL_EVERY = 256
 

@@ -36,19 +36,17 @@ def in_order(
     times_s = np.array([_recorded(request) for request in requests], np.float64)
     unknown = np.flatnonzero(np.isnan(times_s))
     if len(unknown):
-        times_s[unknown] = _modelled([requests[at] for at in unknown], overlap, seed)
+        times_s[unknown] = _modelled([requests[at] for at in unknown.tolist()], overlap, seed)
     order = np.argsort(times_s, kind="stable")
     times_s = times_s[order] - times_s.min(initial=np.inf) if len(order) else times_s
-    return [requests[at] for at in order], times_s
+    return [requests[at] for at in order.tolist()], times_s
 
 
 def _recorded(request: TraceRequest) -> float:
     return np.nan if request.arrival_s is None else request.arrival_s
 
 
-def _modelled(
-    requests: Sequence[TraceRequest], overlap: int, seed: int
-) -> NDArray[np.float64]:
+def _modelled(requests: Sequence[TraceRequest], overlap: int, seed: int) -> NDArray[np.float64]:
     """Return a time for each request. Sub-agents begin with the session that they belong to."""
     random = np.random.default_rng(seed)
     sessions: dict[str, list[int]] = {}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tierd_bench.simulate.order import in_order
 from tierd_bench.traces import Trace, TraceRequest
+from tierd_bench.traces.requests import prefix_length
 
 Ints = NDArray[np.int64]
 Blocks = NDArray[np.int32]
@@ -76,54 +77,68 @@ def open_references(directory: Path) -> References:
 def references_of(trace: Trace, overlap: int, seed: int) -> References:
     """Return `trace` as numbers; sessions without a recorded start overlap as `order` says."""
     requests, times_s = in_order(trace.requests, overlap, seed)
-    lengths = np.array([len(request.blocks) for request in requests], np.int64)
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    blocks, unique = _renumbered(_flat(requests))
-    parents = parents_of(blocks, starts, unique)
-    if parents is None:
-        blocks, unique = _renumbered(_as_tree(blocks, starts))
-        parents = parents_of(blocks, starts, unique)
-        assert parents is not None, "in a tree a block has one parent"
+    chains = [request.blocks for request in requests]
+    lengths = [len(chain) for chain in chains]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+    numbered = _numbered(chains, starts)
+    blocks = _numbered_as_tree(chains) if numbered is None else numbered
     tokens = [_prompt_tokens(request, trace.block_tokens) for request in requests]
     return References(
-        blocks, starts, parents, np.array(tokens, np.int64), times_s, trace.block_tokens
+        blocks,
+        starts,
+        parents_of(blocks, starts),
+        np.array(tokens, np.int64),
+        times_s,
+        trace.block_tokens,
     )
 
 
-def _flat(requests: Sequence[TraceRequest]) -> NDArray[np.uint64]:
-    parts = [np.asarray(request.blocks, np.uint64) for request in requests]
-    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
-
-
-def _renumbered(ids: NDArray[np.uint64]) -> tuple[Blocks, int]:
-    """Return `ids` numbered from 0 on by first appearance, and how many there are."""
-    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    numbers = np.empty(len(first), np.int32)
-    numbers[np.argsort(first, kind="stable")] = np.arange(len(first), dtype=np.int32)
-    return numbers[inverse], len(first)
-
-
-def parents_of(blocks: Blocks, starts: Ints, unique: int) -> Blocks | None:
-    """Return the block before each block; None if that is not always the same one."""
+def parents_of(blocks: Blocks, starts: Ints) -> Blocks:
+    """Return the block before each block, for blocks that all have one."""
     before = np.empty_like(blocks)
     before[1:] = blocks[:-1]
-    # An empty last request starts beyond the end.
+    # An empty request has no first block; at the end it starts where there is nothing.
     before[starts[:-1][np.diff(starts) > 0]] = _NO_PARENT
-    parents = np.full(unique, _NO_PARENT, np.int32)
-    parents[blocks[::-1]] = before[::-1]
-    return parents if np.array_equal(parents[blocks], before) else None
+    parents = np.full(int(blocks.max(initial=-1)) + 1, _NO_PARENT, np.int32)
+    parents[blocks] = before
+    return parents
 
 
-def _as_tree(blocks: Blocks, starts: Ints) -> NDArray[np.uint64]:
-    """Return other ids, in which equal id means equal prefix: formats promise it, files may err."""
+def _numbered(chains: Sequence[Sequence[int]], starts: Ints) -> Blocks | None:
+    """Return all blocks by number; None if the same id does not always stand for one prefix.
+
+    What is known of a chain is copied from the request that brought its last known block, so
+    that only new blocks cost more than the memory they pass through.
+    """
+    blocks = np.empty(starts[-1], np.int32)
+    numbers: dict[int, int] = {}
+    brought_by: list[int] = []
+    for request, (chain, start) in enumerate(zip(chains, starts.tolist(), strict=False)):
+        known = prefix_length(numbers, chain)
+        if known:
+            former = brought_by[numbers[chain[known - 1]]]
+            if chain[:known] != chains[former][:known]:
+                return None
+            blocks[start : start + known] = blocks[starts[former] : starts[former] + known]
+        new = range(len(numbers), len(numbers) + len(chain) - known)
+        blocks[start + known : start + len(chain)] = new
+        numbers.update(zip(chain[known:], new, strict=True))
+        brought_by += [request] * len(new)
+        if len(numbers) != len(brought_by):
+            return None
+    return blocks
+
+
+def _numbered_as_tree(chains: Sequence[Sequence[int]]) -> Blocks:
+    """Return all blocks by number, each its parent's child: formats promise that, files may err."""
     numbers: dict[tuple[int, int], int] = {}
-    ids = np.empty(len(blocks), np.uint64)
-    for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+    blocks: list[int] = []
+    for chain in chains:
         parent = _NO_PARENT
-        for place in range(start, end):
-            parent = numbers.setdefault((parent, int(blocks[place])), len(numbers))
-            ids[place] = parent
-    return ids
+        for block in chain:
+            parent = numbers.setdefault((parent, block), len(numbers))
+            blocks.append(parent)
+    return np.array(blocks, np.int32)
 
 
 def _prompt_tokens(request: TraceRequest, block_tokens: int) -> int:

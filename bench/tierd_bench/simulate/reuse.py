@@ -15,6 +15,7 @@ Bennett and Kruskal (1975) over requests in place of references.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def measure_reuse(references: References, tell: Callable[[int], None]) -> Reuse:
             continue
         used = last_use[chain]
         edges = [0, *(np.flatnonzero(np.diff(used)) + 1).tolist(), len(chain)]
-        runs = [(int(used[a]), a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        runs = [(int(used[a]), a, b) for a, b in pairwise(edges)]
         for former, start, end in runs:
             if former < 0:
                 first_uses += end - start

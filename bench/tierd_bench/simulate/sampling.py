@@ -6,14 +6,20 @@ keep or leave whole chains by a hash of their root would do nothing where all ag
 system prompt, and where they do not it would let a few long sessions decide. Blocks of
 one session behave alike, so a share of each tells more than all of a few.
 
-The sample comes in two halves that have no block in common. A figure is the mean of both, and
-half their difference estimates its error. Chain LRU is known exactly at every size (`reuse`),
-so for LRU the true error is reported too.
+Two things known exactly of the whole trace make the estimate better. How many blocks are
+different: misses are counted for each of them, since a few that all requests ask for would
+otherwise weigh by accident. And chain LRU at every size (`reuse`): a sample says how much better
+or worse than LRU a policy is, and that is added to what LRU does.
+
+The sample comes in two halves that have no block in common. A figure is the mean of both. Its
+error is estimated by half their difference, or by how far the same sample is off for LRU
+alone, whichever is larger.
 
 Source: SHARDS (Waldspurger et al., FAST 2015).
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -24,6 +30,44 @@ from tierd_bench.simulate.references import References, parents_of
 HALVES: Final = 2
 
 _RANGE: Final = float(1 << 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A hit rate, and about how far off it may be."""
+
+    hit_rate: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """What one half of a sample hit: the policy, and chain LRU beside it."""
+
+    references: int
+    unique_blocks: int
+    hits: int
+    lru_hits: int
+
+    def hit_rates(self, blocks_per_reference: float) -> tuple[float, float]:
+        """Return the hit rates of policy and LRU that this half alone speaks for."""
+        scale = blocks_per_reference / max(1, self.unique_blocks)
+        return (
+            1.0 - (self.references - self.hits) * scale,
+            1.0 - (self.references - self.lru_hits) * scale,
+        )
+
+
+def estimate(halves: Sequence[Half], blocks_per_reference: float, lru_hit_rate: float) -> Estimate:
+    """Return a policy's hit rate on the whole trace, where LRU's is known to be `lru_hit_rate`.
+
+    `blocks_per_reference` is the share of first uses among all references of the whole trace.
+    """
+    rates = np.array([half.hit_rates(blocks_per_reference) for half in halves])
+    gains = rates[:, 0] - rates[:, 1]
+    off = abs(float(rates[:, 1].mean()) - lru_hit_rate)
+    hit_rate = min(1.0, max(0.0, lru_hit_rate + float(gains.mean())))
+    return Estimate(hit_rate, max(off, float(np.ptp(gains)) / HALVES))
 
 
 def halves_of(references: References, ratio: float) -> list[References]:
@@ -42,12 +86,9 @@ def _only(references: References, kept: NDArray[np.bool_]) -> References:
     starts = upto[references.starts]
     numbers = (np.cumsum(kept) - 1).astype(np.int32)
     blocks = numbers[references.blocks[is_kept]]
-    parents = parents_of(blocks, starts, int(kept.sum()))
-    assert parents is not None, "what is left of a tree is a tree"
+    parents = parents_of(blocks, starts)
     tokens = np.diff(starts) * references.block_tokens
-    return replace(
-        references, blocks=blocks, starts=starts, parents=parents, prompt_tokens=tokens
-    )
+    return replace(references, blocks=blocks, starts=starts, parents=parents, prompt_tokens=tokens)
 
 
 def _hashes(count: int) -> NDArray[np.uint64]:

@@ -5,7 +5,7 @@ them into its own clock.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,7 +66,7 @@ def root_session(session: str) -> str:
     return session.partition(SUB_SESSION)[0]
 
 
-def prefix_length(seen: set[int], blocks: Sequence[int]) -> int:
+def prefix_length(seen: Container[int], blocks: Sequence[int]) -> int:
     """Return how many leading `blocks` are in `seen`, which holds whole prefixes only.
 
     Equal id means equal prefix, so once one block is missing all later ones are too, and a

@@ -1,0 +1,79 @@
+"""A simulation's figures as tables for the terminal."""
+
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tierd.core.units import format_bytes
+from tierd_bench.simulate.report import BoundPoint, Report, Run, TraceFacts
+
+
+def render_report(report: Report) -> RenderableType:
+    """Return the figures for a console."""
+    return Group(_rates(report), *(Text(note, style="dim") for note in _notes(report)))
+
+
+def _rates(report: Report) -> Table:
+    points = report.bounds
+    table = Table(title=_title(report.trace), title_justify="left", title_style="bold")
+    table.add_column("hit rate, % (% of optimum)")
+    for point in points:
+        table.add_column(_heading(report, point), justify="right")
+    table.add_row("infinite cache", *(_percent(report.infinite_hit_rate) for _ in points))
+    table.add_row("optimum (Belady)", *(_percent(point.belady) for point in points))
+    lru = (_cell(point.chain_lru, point.belady, None) for point in points)
+    table.add_row("LRU", *lru, end_section=True)
+    for policy, runs in _by_policy(report.runs).items():
+        pairs = zip(runs, points, strict=True)
+        cells = (_cell(run.hit_rate, point.belady, run.error) for run, point in pairs)
+        table.add_row(policy, *cells)
+    return table
+
+
+def _title(facts: TraceFacts) -> str:
+    return (
+        f"{facts.name}: {facts.block_references:,} block references in {facts.requests:,} "
+        f"requests, {facts.unique_blocks:,} unique blocks of {facts.block_tokens} tokens"
+    )
+
+
+def _heading(report: Report, point: BoundPoint) -> str:
+    size = point.capacity_blocks * report.trace.block_tokens * report.trace.bytes_per_token
+    return f"{100 * point.capacity_share:.3g} %\n{point.capacity_blocks:,}\n{format_bytes(size)}"
+
+
+def _cell(rate: float, optimum: float, error: float | None) -> str:
+    around = "" if error is None else f" ±{100 * error:.1f}"
+    share = f" ({100 * rate / optimum:.0f})" if optimum else ""
+    return f"{_percent(rate)}{around}{share}"
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.2f}"
+
+
+def _by_policy(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    rows: dict[str, list[Run]] = {}
+    for run in runs:
+        rows.setdefault(run.policy, []).append(run)
+    return rows
+
+
+def _notes(report: Report) -> Iterable[str]:
+    facts = report.trace
+    size = format_bytes(facts.bytes_per_token)
+    yield f"capacity: share of unique blocks, blocks, bytes at {size} a token"
+    yield f"order of requests: {facts.order}"
+    if report.sample_ratio < 1:
+        yield (
+            f"policies were run on {100 * report.sample_ratio:.3g} % of the blocks; "
+            "± is about how far off they may be; bounds and chain LRU are of the whole trace"
+        )
+    speeds = [run.references_per_s for run in report.runs]
+    if speeds:
+        yield (
+            f"{min(speeds):,.0f} to {max(speeds):,.0f} block references a second and core, "
+            "by policy and capacity"
+        )
