@@ -126,7 +126,8 @@ class Client:
             connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-        self._threads.close()
+        # Calls under way keep the threads that they have: these end with the last of them.
+        self._threads = Threads()
 
     def __enter__(self) -> Self:
         return self

@@ -201,7 +201,11 @@ class Transfer:
                 return
             piece = run.part(first, min(step, run.first + run.count - first))
             start = time.perf_counter()
-            count = self._loader.load_ready(piece, self._leased, self._buffers)
+            try:
+                count = self._loader.load_ready(piece, self._leased, self._buffers)
+            except OSError:  # The driver of the GPU whose memory it is.
+                self._end_before(first)
+                return
             seconds = time.perf_counter() - start
             size = count * self._buffers.part_bytes
             self._delivery.add(first, count, route, size, seconds)
@@ -234,13 +238,16 @@ class Transfer:
         """End the prefix before a block that cannot be had."""
         if index not in self._waiting:
             return
+        self._end_before(index)
+        lease = self._leased.lease
+        report = pb.ReadFailed(lease=lease, index=index, unanswered=unanswered)
+        self._connection.stream.tell(read_failed=report)
+
+    def _end_before(self, index: int) -> None:
         self._delivery.cut = "read failed"
         self._waiting = {other for other in self._waiting if other < index}
         with self._lock:
             self._ends.drop_from(index)
-        lease = self._leased.lease
-        report = pb.ReadFailed(lease=lease, index=index, unanswered=unanswered)
-        self._connection.stream.tell(read_failed=report)
 
     def _hedge(self) -> None:
         """Read by ourselves what the staged route has gone silent over."""

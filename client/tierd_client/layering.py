@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from tierd.core.layouts import Chunk, LayoutSpec
 from tierd_client.buffers import Buffers
 from tierd_client.connection import Connection
-from tierd_client.loader import Gate, Leased, LocalLoader, RouteUse
+from tierd_client.loader import ChunkFault, Gate, Leased, LocalLoader, RouteUse
 from tierd_client.placement import PlacedRun, placed_runs
 from tierd_client.renewal import Renewal
 from tierd_client.results import Fetched
@@ -107,13 +107,14 @@ class ArrivingLayers(Layers):
         self._gate = Gate(buffers)
         self._cut = ""
         self._renewal = Renewal(connection, leased)
-        self._reads: queue.SimpleQueue[_ChunkRead] = queue.SimpleQueue()
+        self._reads: queue.SimpleQueue[_ChunkRead | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._bring, name="tierd-layers", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Bring no more over, and end the lease. Safe to call twice."""
         self._cut = self._cut or "closed"
+        self._reads.put(None)  # For the thread, which may be waiting for a disk.
         self._thread.join()
         self._connection.release(self._leased.lease)
 
@@ -149,7 +150,7 @@ class ArrivingLayers(Layers):
     def _read(self, number: int, blocks: Sequence[PlacedRun]) -> None:
         """In a thread of the loader."""
         started_s = time.perf_counter()
-        fault, index = "", 0
+        fault, index = None, 0
         for run in blocks:
             if self._is_over():
                 break
@@ -158,7 +159,7 @@ class ArrivingLayers(Layers):
             found = self._loader.read_chunk(
                 run, number, header, self._leased, self._buffers, self._gate
             )
-            if isinstance(found, str):
+            if isinstance(found, ChunkFault):
                 fault = found
                 break
             self._headers[index] = found
@@ -190,7 +191,8 @@ class ArrivingLayers(Layers):
         self._count(read.blocks[0].tier, len(read.blocks), chunk, read.seconds)
         if read.fault and not self._is_over():
             self._cut = "read failed"
-            report = pb.ReadFailed(lease=self._leased.lease, index=read.index)
+            lease, unanswered = self._leased.lease, read.fault.unanswered
+            report = pb.ReadFailed(lease=lease, index=read.index, unanswered=unanswered)
             self._connection.stream.tell(read_failed=report)
 
     def _is_over(self) -> bool:
@@ -229,7 +231,7 @@ class _ChunkRead:
     blocks: Sequence[PlacedRun]
     seconds: float
     index: int
-    fault: str
+    fault: ChunkFault | None
 
 
 def _layers(layout: LayoutSpec) -> int:

@@ -120,6 +120,14 @@ class PieceRead:
     mechanism: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkFault:
+    """Why some layers of a block could not be had: the medium gave no answer, or wrong bytes."""
+
+    cause: str
+    unanswered: bool
+
+
 class Gate:
     """Keeps late bytes out of memory that the caller has back.
 
@@ -162,17 +170,15 @@ class Gate:
 
 
 class Threads:
-    """The threads of one client: to map memory ahead, to share copies, to read from media."""
+    """The threads of one client: to map memory ahead, to share copies, to read from media.
+
+    They start when they are needed, and end when nobody has this object any more.
+    """
 
     def __init__(self) -> None:
         self.background = ThreadPoolExecutor(1, thread_name_prefix="tierd-map")
         self.helpers = ThreadPoolExecutor(4, thread_name_prefix="tierd-helper")
         self.readers = ThreadPoolExecutor(2 * DIRECT_READS_MAX, thread_name_prefix="tierd-read")
-
-    def close(self) -> None:
-        """Let the threads end. Waits for none."""
-        for pool in (self.background, self.helpers, self.readers):
-            pool.shutdown(wait=False)
 
 
 class Loader(Protocol):
@@ -358,7 +364,7 @@ class LocalLoader:
         leased: Leased,
         buffers: Buffers,
         gate: Gate,
-    ) -> SlotHeader | str:
+    ) -> SlotHeader | ChunkFault:
         """Read some layers of one block through a gate; return what its slot says, or a fault.
 
         `header` is what it said when other layers were read. Of a slot without checksums for
@@ -367,25 +373,32 @@ class LocalLoader:
         region, slot = divmod(block.slot, self._opened.region_slots[block.tier])
         reader = self._connection.reader(self._layout, leased.part)
         key = leased.keys[block.first]
-        found: SlotHeader | str = ""
-        read: Patch | None = None
+        fault = ChunkFault("", unanswered=True)
         for _ in range(2):
             try:
                 segment = self._memory.segment(self._opened.number, block.tier, region)
                 found, read = reader.read_chunk(segment, slot, header or key, number)
+                if isinstance(found, SlotHeader):
+                    return self._pass_on(found, read, buffers.address(block.first), gate)
+                fault = ChunkFault(found, unanswered=False)
             except (OSError, Refused) as error:
-                found, read = str(error) or type(error).__name__, None
-            if not isinstance(found, str):
-                break
+                fault = ChunkFault(str(error) or type(error).__name__, unanswered=True)
             self._memory.forget_segment(self._opened.number, block.tier, region)
+        return fault
+
+    def _pass_on(
+        self, header: SlotHeader, read: Patch | None, target: int, gate: Gate
+    ) -> SlotHeader | ChunkFault:
+        """Copy what was read of a block into the caller's memory.
+
+        Raises:
+            OSError: that is the memory of a GPU, which does not answer.
+        """
         if read is not None:
             address, offset, size = read
-            try:
-                if not gate.through([(buffers.address(block.first) + offset, address, size)]):
-                    return "too late"
-            except OSError as error:
-                return str(error)
-        return found
+            if not gate.through([(target + offset, address, size)]):
+                return ChunkFault("too late", unanswered=True)
+        return header
 
     def _load_cuda(self, arena: Any, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
         import torch

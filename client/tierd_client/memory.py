@@ -29,9 +29,13 @@ class Refused(Exception):
     """The daemon does not hand over what was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class SegmentFile:
-    """A segment that this process reads by itself. Units: bytes."""
+    """A segment that this process reads by itself. Units: bytes.
+
+    The descriptor is closed when nobody has the object any more: closed earlier, its number may
+    be another file's in the middle of a read.
+    """
 
     descriptor: int
     slot_stride: int
@@ -139,18 +143,14 @@ class DaemonMemory:
         segment = pb.Segment(namespace=namespace, tier=tier, region=region)
         reply, descriptor = self._ask(segment=segment)
         found = SegmentFile(descriptor, reply.slot_stride, reply.slot_header, reply.first_slot)
+        weakref.finalize(found, os.close, descriptor).atexit = False
         with self._lock:
-            kept = self._segments.setdefault((namespace, tier, region), found)
-        if kept is not found:
-            os.close(descriptor)  # Another thread was faster.
-        return kept
+            return self._segments.setdefault((namespace, tier, region), found)
 
     def forget_segment(self, namespace: int, tier: int, region: int) -> None:
-        """Close a segment whose file was replaced; the next use opens it anew."""
+        """Let go of a segment whose file was replaced; the next use opens it anew."""
         with self._lock:
-            found = self._segments.pop((namespace, tier, region), None)
-        if found is not None:
-            os.close(found.descriptor)
+            self._segments.pop((namespace, tier, region), None)
 
     def begin_writing(self) -> bool:
         """Keep the daemon from taking this process for gone until `end_writing`.
@@ -175,8 +175,6 @@ class DaemonMemory:
         with self._lock:
             self._closed = True
             self._let_go_if_idle()
-            for segment in self._segments.values():
-                os.close(segment.descriptor)
             self._segments.clear()
 
     def _let_go_if_idle(self) -> None:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tierd.core.errors import InvalidRequest, Overloaded, TierdError
 from tierd.core.keys import BlockKey, chain_keys, join_keys
 from tierd.core.layouts import LayoutSpec
+from tierd.core.notes import BLOCK_CLASSES, BlockClass
 from tierd_client.buffers import Buffers
 from tierd_client.connection import Connection, Opened
 from tierd_client.devices import buffers_of
@@ -30,6 +31,11 @@ _ANSWER_S_MAX = 0.1
 
 Chain = Sequence[BlockKey] | Any
 """Keys in chain order, root first; or token ids, of which whole blocks count."""
+
+
+_CLASS_NUMBERS: Final[dict[BlockClass, Any]] = {
+    name: pb.BlockClass.Value(f"BLOCK_CLASS_{name.upper()}") for name in BLOCK_CLASSES
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +212,7 @@ class Namespace:
         keys = self._keys(chain)
         reached = self._reach()
         if reached is None or not keys:
-            return Reservation(None, None, self.layout, part, None)
+            return self._declined(part, keys)
         connection, opened = reached
         wait_ns = int(wait_s * 1e9)
         body = pb.Reserve(namespace=opened.number, keys=join_keys(keys), part=part, wait_ns=wait_ns)
@@ -214,7 +220,7 @@ class Namespace:
         reply = self._wait(future, _CALL_TIMEOUT_S + wait_s)
         if reply is None:
             connection.release_when_answered(future)
-            return Reservation(None, None, self.layout, part, None)
+            return self._declined(part, keys)
         return self._reservation(connection, opened, part, reply.reserve)
 
     def publish(
@@ -246,7 +252,7 @@ class Namespace:
                 return Published(0, 0, wanted + reservation.declined)
             reservation.write(source, first)
             sealed = reservation.seal()
-        declined = reservation.declined + wanted - sealed
+        declined = min(reservation.declined + wanted - sealed, max(0, len(keys) - first))
         durable = self.persist(keys, durable_s) if durable_s else 0
         held = max(0, len(keys) - first - sealed - declined)
         return Published(sealed, held, declined, durable)
@@ -285,11 +291,25 @@ class Namespace:
             body = pb.Prefetch(namespace=opened.number, keys=join_keys(self._keys(chain)))
             connection.stream.tell(prefetch=body)
 
-    def end_turn(self, chain: Chain) -> None:
-        """Hint: the conversation pauses after `chain`, for a tool or a person."""
+    def end_turn(
+        self,
+        chain: Chain,
+        *,
+        classes: Sequence[BlockClass] = (),
+        waits_for: Literal["person", "tool"] = "person",
+    ) -> None:
+        """Hint: the conversation pauses after `chain`, for a tool or a person.
+
+        `classes` says what the tokens of each block are, from the first on.
+        """
         if reached := self._reach():
             connection, opened = reached
-            body = pb.EndTurn(namespace=opened.number, keys=join_keys(self._keys(chain)))
+            body = pb.EndTurn(
+                namespace=opened.number,
+                keys=join_keys(self._keys(chain)),
+                classes=[_CLASS_NUMBERS[name] for name in classes],
+                tool_call=waits_for == "tool",
+            )
             connection.stream.tell(end_turn=body)
 
     def end_session(self, chain: Chain, shared: int = 0) -> None:
@@ -417,6 +437,10 @@ class Namespace:
         local = loader if isinstance(loader, LocalLoader) else None
         assert local is not None or isinstance(loader, RemoteLoader)
         return Reservation(connection, local, self.layout, part, reply)
+
+    def _declined(self, part: int, keys: list[BlockKey]) -> Reservation:
+        reply = pb.ReserveReply(declined=len(keys))
+        return Reservation(None, None, self.layout, part, reply)
 
     def _check_part(self, part: int) -> None:
         # Beyond the last part of a slot lies the next block.

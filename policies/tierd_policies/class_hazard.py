@@ -5,8 +5,8 @@ from itertools import accumulate
 from typing import Final
 
 from tierd.core.keys import BlockKey
+from tierd.core.notes import AgentState, BlockClass
 from tierd_policies.leaf_first import LeafFirst
-from tierd_policies.notes import AgentState, BlockClass
 from tierd_policies.ranking import Ranking
 
 _AGES: Final = 32

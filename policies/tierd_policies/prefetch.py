@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from tierd.core.keys import BlockKey
-from tierd_policies.notes import AgentState
+from tierd.core.notes import AgentState
 
 Chain = Sequence[BlockKey]
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from tierd.core.keys import BlockKey
+from tierd.core.notes import AgentState, BlockClass
 from tierd_policies.levels import LeveledLru
-from tierd_policies.notes import AgentState, BlockClass
 
 _REQUEST: Final = 0
 _SESSION: Final = 1

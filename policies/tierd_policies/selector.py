@@ -7,9 +7,9 @@ from typing import Final
 from xxhash import xxh3_64_intdigest
 
 from tierd.core.keys import BlockKey
+from tierd.core.notes import AgentState, BlockClass
 from tierd_policies.chain_lru import ChainLRU
 from tierd_policies.gdsf import Gdsf
-from tierd_policies.notes import AgentState, BlockClass
 from tierd_policies.protocols import Eviction
 from tierd_policies.s3_fifo import S3Fifo
 

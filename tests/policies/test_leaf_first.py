@@ -21,7 +21,7 @@ from tests.policies.replaying import Cache, Make
 from tierd.core.keys import BlockKey
 from tierd_policies.chain_lru import ChainLRU
 from tierd_policies.class_hazard import ClassHazard
-from tierd_policies.notes import AgentState, BlockClass
+from tierd.core.notes import AgentState, BlockClass
 from tierd_policies.registry import EVICTION
 from tierd_policies.retention import Retention
 from tierd_policies.session_aware import SessionAware

@@ -29,6 +29,7 @@ def test_numbers_stand_for_the_same_prefixes_as_ids() -> None:
         [[1, 2, 3], [2, 3]],  # 2 first and second
         [[1, 2, 1, 2]],
         [[1, 2], [9, 2], [1, 2]],
+        [[1, 2], [9, 8, 2], [7, 6]],
     ],
 )
 def test_ids_that_mean_different_prefixes_are_told_apart(chains: list[list[int]]) -> None:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tierd_bench.planning.architecture import Architecture
-    from tierd_bench.planning.plan import Demand, Wish
+    from tierd_bench.planning.plan import Wish
     from tierd_bench.planning.report import Report
+    from tierd_bench.planning.workload import Demand
     from tierd_bench.traces import Trace
 
 _INTERRUPTED = 130
@@ -179,19 +180,27 @@ def plan(
         disk_bytes_per_s=_rate("--disk-bandwidth", disk_bandwidth),
     )
     trace = None
-    if traces:
+    if not traces:
+        _refuse_without_trace(
+            {
+                "--hit-rate": hit_rate,
+                "--requests-per-day": requests_per_day,
+                "--dwpd": dwpd,
+                "--endurance-tbw": endurance_tbw,
+                "--sessions": sessions,
+                "--requests": requests,
+            }
+        )
+    else:
         trace = _read(traces, format, block_tokens, sessions, requests, tokenizer)
     tokens = block_tokens or (trace.block_tokens if trace else _BLOCK_TOKENS)
     whose = "the trace's own" if trace else "what engines often use"
     given = [
         Setting("KV dtype", dtype, "given" if kv_dtype else "the model's own"),
         Setting("block", f"{tokens} tokens", "given" if block_tokens else whose),
+        Setting("host memory", host or _HOST, "given" if host else "a usual size"),
+        Setting("disk", disk or _DISK, "given" if disk else "a usual size"),
     ]
-    if trace:
-        given += [
-            Setting("host memory", host or _HOST, "given" if host else "a usual size"),
-            Setting("disk", disk or _DISK, "given" if disk else "a usual size"),
-        ]
     wish = Wish(
         architecture=architecture,
         dtype=dtype,
@@ -215,6 +224,12 @@ def _check_rates(hit_rates: list[float], utilisation: float | None) -> None:
             refuse(f"--hit-rate is {rate:g}", "give a share above 0 and up to 1, such as 0.9")
     if utilisation is not None and not 0 < utilisation <= 1:
         refuse(f"--utilisation is {utilisation:g}", "give a share above 0 and up to 1, such as 0.5")
+
+
+def _refuse_without_trace(given: dict[str, object]) -> None:
+    for option, value in given.items():
+        if value:
+            refuse(f"{option} says nothing without a trace", "add --trace FILE, or leave it out")
 
 
 def _check_policy(name: str) -> None:
@@ -303,7 +318,7 @@ def _plan(wish: "Wish", trace: "Trace | None") -> "Report":
 
 
 def _demand(wish: "Wish", trace: "Trace") -> "Demand":
-    from tierd_bench.planning.plan import Demand
+    from tierd_bench.planning.workload import Demand
     from tierd_bench.simulate.order import OVERLAP, SEED
     from tierd_bench.simulate.references import references_of
     from tierd_bench.simulate.report import facts_of
@@ -314,8 +329,8 @@ def _demand(wish: "Wish", trace: "Trace") -> "Demand":
         refuse(f"{trace.name}: no whole block in it", "use smaller ones: --block-tokens 16")
     token_bytes = wish.architecture.token_bytes(wish.dtype, wish.tensor_parallel)
     facts = facts_of(trace, references, token_bytes, OVERLAP, SEED)
-    recorded = all(request.arrival_s is not None for request in trace.requests)
-    return Demand(references, facts, "given" if recorded else "times are not all recorded")
+    is_timed = all(request.arrival_s is not None for request in trace.requests)
+    return Demand(references, facts, float(references.times_s[-1]), is_timed)
 
 
 @contextmanager

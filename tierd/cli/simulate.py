@@ -102,6 +102,14 @@ def simulate(
         ),
     ] = 40,
     seed: Annotated[int, _option("--seed", _TRACES, "Of that overlap.", min=0)] = 0,
+    hints: Annotated[
+        bool,
+        _option(
+            "--hints",
+            _CACHES,
+            "Tell policies what engines can: a session ended, or waits for a tool or a person.",
+        ),
+    ] = False,
     sample: Annotated[
         str,
         _option(
@@ -137,6 +145,7 @@ def simulate(
         if file is not None and not file.absolute().parent.is_dir():
             refuse(f"{file}: no such directory", "create it first, or write elsewhere")
     from tierd_bench.simulate.capacities import curve
+    from tierd_bench.simulate.references import without_hints
     from tierd_bench.simulate.study import Study
     from tierd_bench.simulate.sweep import available_cores
 
@@ -146,6 +155,8 @@ def simulate(
     token_bytes = _size("--bytes-per-token", bytes_per_token)
     read = _read(traces, format, block_tokens, sessions, requests, tokenizer)
     references, facts = _prepare(read, token_bytes, overlap, seed)
+    if not hints:
+        references = without_hints(references)
     block_bytes = facts.block_tokens * token_bytes
     sizes = {each.size(facts.unique_blocks, block_bytes): None for each in wanted}
     study = Study(policies, tuple(sizes), sample_ratio, jobs or available_cores())

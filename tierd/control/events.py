@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple
 from tierd.core.errors import TierdError
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
+from tierd.core.notes import AgentState, BlockClass
 
 STAGE_ALL: Final = 1 << 32
 """More blocks than any fetch has."""
@@ -189,10 +190,15 @@ class Prefetch:
 
 @dataclass(frozen=True, slots=True)
 class EndTurn:
-    """The conversation pauses after `keys`: keep it warm, and write it down first."""
+    """The conversation pauses after `keys`: keep it warm, and write it down first.
+
+    `classes` are what the leading blocks are. `state`: what is waited for, a tool or a person.
+    """
 
     namespace: int
     keys: Sequence[BlockKey]
+    classes: Sequence[BlockClass] = ()
+    state: AgentState = "turn_ended"
 
 
 @dataclass(frozen=True, slots=True)

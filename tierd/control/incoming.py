@@ -61,6 +61,7 @@ class Incoming:
         """
         layout = self._catalog.namespaces[lease.namespace].layout
         fresh = [index for index in wanted if keys[index] not in self.by_key]
+        self._room.missed(lease.namespace, self._config.entry, [keys[index] for index in fresh])
         slots = self._room.take(lease.namespace, self._config.entry, len(fresh))
         declined = len(fresh) - len(slots)
         end = fresh[len(slots)] if declined else len(keys)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tierd.core.keys import BlockKey
+from tierd.core.notes import AgentState, BlockClass
 
 
 class Eviction(Protocol):
@@ -28,6 +29,28 @@ class Eviction(Protocol):
     def victims(self) -> Iterator[BlockKey]:
         """Yield tracked keys, next to evict first, children before parents. Changes nothing."""
         ...
+
+
+class Listener:
+    """What an eviction policy may hear besides, each where it has a method of that name.
+
+    `extend(chain)`: the blocks that end `chain` came, which is no further use of the others;
+    without it that is a touch. `evicted(key)`: a victim was taken, and `forget` follows.
+    `missed(keys)`: these were asked for and not there, and room is made for them next.
+    `note(chain, classes, state)`: what the blocks of a chain are, and what its agent does now.
+    """
+
+    def __init__(self, policy: Eviction) -> None:
+        self.extend: Callable[[Sequence[BlockKey]], None]
+        self.extend = getattr(policy, "extend", policy.touch)
+        self.evicted: Callable[[BlockKey], None] = getattr(policy, "evicted", _ignore)
+        self.missed: Callable[[Sequence[BlockKey]], None] = getattr(policy, "missed", _ignore)
+        self.note: Callable[[Sequence[BlockKey], Sequence[BlockClass], AgentState], None]
+        self.note = getattr(policy, "note", _ignore)
+
+
+def _ignore(*_: object) -> None:
+    pass
 
 
 class Admission(Protocol):

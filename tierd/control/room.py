@@ -2,17 +2,21 @@
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
+from typing import Final
 
 from tierd.control.catalog import Block, Catalog
 from tierd.control.config import StoreConfig
 from tierd.control.events import DropRecords, Outbox, PrepareRegion, ReclaimRegion
-from tierd.control.policies import Eviction
+from tierd.control.policies import Eviction, Listener
 from tierd.control.slots import SlotSpace, TierBudget
 from tierd.core.keys import BlockKey
+from tierd.core.notes import AgentState, BlockClass
 
 _SKIPPED_MAX = 1024
 """Victims passed over in one search. Past that the tier is busy, and the caller gets less."""
+
+_UNKNOWN: Final[BlockClass] = "unknown"
 
 _RELAXED_MAX = 256
 """Copies that `relax` evicts at once: some half a millisecond."""
@@ -38,6 +42,7 @@ class Room:
         self.budgets = [TierBudget(tier.bytes_max) for tier in config.tiers]
         self.spaces: list[list[SlotSpace]] = []
         self.policies: list[list[Eviction]] = []
+        self._listeners: list[list[Listener]] = []
         self.queued: list[OrderedDict[BlockKey, int]] = [OrderedDict() for _ in config.tiers]
         self.moving: dict[BlockKey, int] = {}
         self.apart: list[tuple[Block, int, int]] = []
@@ -53,7 +58,9 @@ class Room:
             region_bytes = slots * slot_bytes + tier.header_bytes
             spaces.append(SlotSpace(budget, slot_bytes, slots, region_bytes, tier.stripes))
         self.spaces.append(spaces)
-        self.policies.append([self._config.policies.eviction() for _ in self._config.tiers])
+        policies = [self._config.policies.eviction() for _ in self._config.tiers]
+        self.policies.append(policies)
+        self._listeners.append([Listener(policy) for policy in policies])
 
     def region_slots(self, tier: int, block_bytes: int) -> int:
         """Return how many slots a region of a new namespace has."""
@@ -78,14 +85,30 @@ class Room:
     def touch(self, namespace: int, blocks: Sequence[Block]) -> None:
         """Note that `blocks` of one chain, root first, were used, wherever they are or are due."""
         for tier, policy in enumerate(self.policies[namespace]):
-            policy.touch(
-                [
-                    block.key
-                    for block in blocks
-                    if not block.pins
-                    and (block.slots[tier] is not None or self.is_due(block.key, tier))
-                ]
-            )
+            policy.touch(self._tracked(blocks, tier))
+
+    def extend(self, namespace: int, blocks: Sequence[Block]) -> None:
+        """Note that the last of `blocks` of one chain, root first, came or are due somewhere."""
+        for tier, listener in enumerate(self._listeners[namespace]):
+            listener.extend(self._tracked(blocks, tier))
+
+    def note(
+        self,
+        namespace: int,
+        blocks: Sequence[Block],
+        classes: Sequence[BlockClass],
+        state: AgentState,
+    ) -> None:
+        """Tell the policies what `blocks` of one chain, just touched, are, and what is to come."""
+        kinds: list[BlockClass] = [*classes, *repeat(_UNKNOWN, len(blocks) - len(classes))]
+        for tier, listener in enumerate(self._listeners[namespace]):
+            tracked = set(self._tracked(blocks, tier))
+            rows = [row for row in zip(blocks, kinds, strict=False) if row[0].key in tracked]
+            listener.note([block.key for block, _ in rows], [kind for _, kind in rows], state)
+
+    def missed(self, namespace: int, tier: int, keys: Sequence[BlockKey]) -> None:
+        """Note that `keys` are not in `tier`, before `take` makes room for them."""
+        self._listeners[namespace][tier].missed(keys)
 
     def untrack(self, namespace: int, key: BlockKey, tier: int) -> None:
         """Have the policy forget a block, unless that is in `tier` or due there."""
@@ -184,6 +207,13 @@ class Room:
         count = min(_RELAXED_MAX, -(-excess // self.spaces[namespace][tier].slot_bytes))
         self._evict(self._victims(namespace, tier, clean_only=True), tier, count)
 
+    def _tracked(self, blocks: Sequence[Block], tier: int) -> list[BlockKey]:
+        return [
+            block.key
+            for block in blocks
+            if not block.pins and (block.slots[tier] is not None or self.is_due(block.key, tier))
+        ]
+
     def _lend(self, namespace: int, tier: int) -> bool:
         region = self.spaces[namespace][tier].lend()
         if region is None:
@@ -211,6 +241,7 @@ class Room:
     def _evict_copy(self, block: Block, tier: int) -> None:
         assert block.leases == 0, block.key
         self.evicted[tier] += 1
+        self._listeners[block.namespace][tier].evicted(block.key)
         self.remove_copy(block, tier)
         self.dropped += block.key not in self._catalog.blocks
 

@@ -216,7 +216,7 @@ class Store:
             granted.found = found = plan.found
             wait_for(plan.under_way, held, event.session, granted.number, self.moves)
             if plan.under_way:
-                self.room.touch(event.namespace, held)
+                self.room.extend(event.namespace, held)
             lease, fence, runs = granted.number, granted.fence, plan.runs
         self.counts[event.namespace].count_fetch(found, len(keys) - len(held))
         reserved = None
@@ -362,7 +362,7 @@ class Store:
         namespace = lease.namespace
         self.counts[namespace].blocks_sealed += len(visible)
         self.moves.consider_write_back(visible, self.config.entry, now_ns)
-        self.room.touch(namespace, [*lease.blocks, *visible])
+        self.room.extend(namespace, [*lease.blocks, *visible])
         self._end_lease(lease)
         self._reply(event, ev.Sealed(sealed))
         self.room.relax(namespace, self.config.entry)
@@ -486,10 +486,12 @@ class Store:
     def _end_turn(self, event: ev.EndTurn, now_ns: int) -> None:
         held = self._readable_prefix(event.namespace, event.keys)
         self.room.touch(event.namespace, held)
+        self.room.note(event.namespace, held, event.classes, event.state)
         self.moves.hurry(held, self.config.entry)
 
     def _end_session(self, event: ev.EndSession, now_ns: int) -> None:
         held = self._readable_prefix(event.namespace, event.keys)[event.shared :]
+        self.room.note(event.namespace, held, (), "session_ended")
         for policy in self.room.policies[event.namespace]:
             policy.cool([block.key for block in held])
 

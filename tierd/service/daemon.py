@@ -50,6 +50,7 @@ from tierd.tiers.device import CudaDeviceTier, EmulatedDeviceTier, cuda_is_prese
 from tierd.tiers.disk import DiskTier
 from tierd.tiers.host import HostTier
 from tierd.tiers.throttled import ThrottledTier
+from tierd.transfer.doubts import Doubts
 from tierd.transfer.mover import Mover
 from tierd.transfer.prober import Prober
 from tierd.transfer.scrubber import Scrubber
@@ -286,7 +287,9 @@ class Daemon:
             mediums=tuple(mediums),
         )
         status = self._status_of(facts)
-        sessions = Sessions(self.shell, config.limits, infos, self._boot, status)
+        doubts = Doubts(self.shell.rows, self.mover, self.shell.feed)
+        self._stack.callback(doubts.close)
+        sessions = Sessions(self.shell, config.limits, infos, self._boot, status, doubts)
         server = self._server = grpc.aio.server(options=_GRPC_OPTIONS)
         add_TierdServicer_to_server(sessions, server)
         servicer = HealthServicer()

@@ -12,6 +12,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from importlib.metadata import version
 from time import monotonic_ns
 from typing import Any
@@ -30,6 +31,7 @@ from tierd.service.config import Limits
 from tierd.service.descriptors import DescriptorSocket, Handed, Owner
 from tierd.service.shell import Shell
 from tierd.service.wire import EventReader, fault_to_wire
+from tierd.transfer.doubts import Doubts
 from tierd_proto.v1 import tierd_pb2 as pb
 from tierd_proto.v1.tierd_pb2_grpc import TierdServicer
 
@@ -114,12 +116,14 @@ class Sessions(TierdServicer):
         tiers: list[pb.TierInfo],
         boot: bytes,
         status: Callable[[], pb.StatusReply],
+        doubts: Doubts,
     ) -> None:
         self._shell = shell
         self._limits = limits
         self._tiers = tiers
         self._boot = boot
         self._status = status
+        self._doubts = doubts
         self._sessions: dict[int, ClientStream] = {}
         self.descriptors: DescriptorSocket | None = None
 
@@ -187,7 +191,8 @@ class Sessions(TierdServicer):
         return owner
 
     def _take(self, session: ClientStream, reader: EventReader, message: pb.ClientMessage) -> None:
-        for lease in message.released:
+        # A client has no more to release; a longer list would hold up all the others.
+        for lease in message.released[: self._limits.leases_per_session_max]:
             self._shell.feed(ev.Release(session.number, lease))
         if message.WhichOneof("body") is None and not message.request:
             return
@@ -199,10 +204,21 @@ class Sessions(TierdServicer):
             if not isinstance(event, ev.OpenNamespace) and hasattr(event, "namespace"):
                 namespace = self._shell.checked_namespace(session, event.namespace)
                 _check_part(event, namespace.layout)
-            self._shell.feed(event)
+            self._feed(event)
         except TierdError as error:
             if message.request:
                 session.send(pb.ServerMessage(request=message.request, fault=fault_to_wire(error)))
+
+    def _feed(self, event: ev.Event) -> None:
+        if isinstance(event, ev.ReadFailed):
+            # Its prefix ends there, but whether the copy is to be given up we see for ourselves.
+            event = replace(event, unanswered=True)
+            lease = self._lease(event.session, event.lease)
+            if lease is not None and event.index < len(lease.found):
+                tier = lease.found[event.index]
+                if tier > self._shell.store.config.entry:
+                    self._doubts.look(lease.blocks[event.index], tier)
+        self._shell.feed(event)
 
     def _end(self, session: ClientStream) -> None:
         del self._sessions[session.number]

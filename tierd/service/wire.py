@@ -9,6 +9,7 @@ from tierd.control import events as ev
 from tierd.core.errors import InvalidRequest, TierdError
 from tierd.core.keys import KEY_BYTES, BlockKey, split_keys
 from tierd.core.layouts import LayerGroup, LayoutSpec
+from tierd.core.notes import BLOCK_CLASSES, AgentState, BlockClass
 from tierd_proto.v1 import tierd_pb2 as pb
 
 
@@ -154,6 +155,11 @@ _REPLIES: dict[type, Callable[[int, Any], pb.ServerMessage]] = {
 }
 
 
+_CLASSES: dict[int, BlockClass] = {
+    pb.BlockClass.Value(f"BLOCK_CLASS_{name.upper()}"): name for name in BLOCK_CLASSES
+}
+
+
 class EventReader:
     """Turns the messages of one session into events."""
 
@@ -237,7 +243,9 @@ class EventReader:
         return ev.Prefetch(body.namespace, self._keys(body.keys))
 
     def _end_turn(self, request: int, body: pb.EndTurn, now_ns: int) -> ev.Event:
-        return ev.EndTurn(body.namespace, self._keys(body.keys))
+        classes = [_CLASSES.get(number, "unknown") for number in body.classes]
+        state: AgentState = "tool_call" if body.tool_call else "turn_ended"
+        return ev.EndTurn(body.namespace, self._keys(body.keys), classes, state)
 
     def _end_session(self, request: int, body: pb.EndSession, now_ns: int) -> ev.Event:
         return ev.EndSession(body.namespace, self._keys(body.keys), body.shared)

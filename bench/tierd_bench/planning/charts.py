@@ -19,21 +19,19 @@ _WAYS: Final = {"no cache": _OTHER, "host": COLOURS["host"], "host and disk": CO
 
 def make_charts(report: Report) -> list[Chart]:
     """Return the charts of a plan, most important first."""
-    of_trace = [] if report.workload is None else _of_trace(report.workload)
-    return [*of_trace, _loading(report), _bandwidth(report)]
+    charts = [_loading(report), _bandwidth(report)]
+    if report.workload is None:
+        return charts
+    return [_hit_rate(report, report.workload), _ttft(report.workload), *charts]
 
 
-def _of_trace(workload: Workload) -> list[Chart]:
-    return [_hit_rate(workload), _ttft(workload)]
-
-
-def _hit_rate(workload: Workload) -> Chart:
+def _hit_rate(report: Report, workload: Workload) -> Chart:
     figure = go.Figure()
     sizes = [size for size, _ in workload.curve]
     _line(figure, sizes, [100 * rate for _, rate in workload.curve], "chain LRU", _COMPUTE)
     hit = 0.0
-    for tier in workload.tiers:
-        hit += tier.hit_rate
+    for tier in report.tiers:
+        hit += workload.hit_rates[tier.tier]
         if tier.bytes:
             figure.add_scatter(
                 x=[tier.bytes],
@@ -45,7 +43,7 @@ def _hit_rate(workload: Workload) -> Chart:
             )
     infinite = workload.infinite_hit_rate
     figure.add_hline(y=100 * infinite, line={"width": 1.5, "dash": "dot", "color": _OTHER})
-    ends = [*sizes, *(tier.bytes for tier in workload.tiers if tier.bytes)]
+    ends = [*sizes, *(tier.bytes for tier in report.tiers if tier.bytes)]
     ticks = _size_ticks(min(ends), max(ends))
     figure.update_xaxes(
         title="size (logarithmic)", type="log", tickvals=ticks, ticktext=_sizes(ticks)

@@ -1,11 +1,14 @@
 """What a trace asks of tiers: hits at given sizes, and the size that a wanted hit rate takes.
 
 All simulation is that of `tierd_bench.simulate`, with its rules. Two sizes stand for two tiers:
-what fits into host memory is served from there, the rest of what the disk holds from disk.
+what fits into host memory is served from there, the rest of what the disk holds from disk. The
+disk holds copies of what host memory holds, since write-back starts at the seal, so both
+together hold as many different blocks as the larger of them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,25 +21,10 @@ from tierd_policies.registry import eviction
 
 Tell = Callable[[int], None]
 
-LRU = "chain_lru"
+LRU: Final = "chain_lru"
 """The policy whose hit rate is known at every size at once."""
 
-
-@dataclass(frozen=True, slots=True)
-class Tiers:
-    """The sizes of the tiers, in blocks.
-
-    The disk holds copies of what host memory holds, since write-back starts at the seal: both
-    together hold as many different blocks as the larger of them.
-    """
-
-    host: int
-    disk: int
-
-    @property
-    def together(self) -> int:
-        """Different blocks that both hold."""
-        return max(self.host, self.disk)
+_PASSES: Final = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,13 +32,12 @@ class Hits:
     """What tiers hit.
 
     Shapes: host [requests], together [requests]: leading blocks, found in host memory and in
-    either. `optimum` is what no eviction exceeds.
+    either. `optimum` is how many no eviction exceeds in as many blocks.
     """
 
     host: NDArray[np.int64]
     together: NDArray[np.int64]
     optimum: int
-    has_disk: bool
 
     @property
     def disk_reads(self) -> int:
@@ -60,37 +47,38 @@ class Hits:
 
 def steps(references: References) -> int:
     """Return how many references `reuse_of` and `simulate` together go through, for progress."""
-    return 4 * len(references.blocks)
+    return _PASSES * len(references.blocks)
 
 
 def reuse_of(references: References, tell: Tell) -> Reuse:
-    """Return the reuse distances of a trace; `tell` hears how far it is."""
+    """Return the reuse distances of a trace; `tell` hears how many references are done."""
     return measure_reuse(references, tell)
 
 
-def simulate(references: References, tiers: Tiers, policy: str, tell: Tell) -> Hits:
-    """Return what tiers hit under a policy; `tell` hears how many references are done."""
+def simulate(references: References, host: int, disk: int, policy: str, tell: Tell) -> Hits:
+    """Return what tiers of so many blocks hit under a policy; `tell` hears how far it is."""
     count = len(references.blocks)
-    host = run_policy(references, eviction(policy), tiers.host, tell).hits
-    together = host
-    if tiers.disk > tiers.host:
-        make = eviction(policy)
-        together = run_policy(references, make, tiers.disk, lambda at: tell(count + at)).hits
-    best = run_belady(references, tiers.together, lambda at: tell(2 * count + at))
-    return Hits(
-        # A policy other than LRU may hit more with less; nothing comes from disk then.
-        host=np.minimum(host, together).astype(np.int64),
-        together=together.astype(np.int64),
-        optimum=int(best.hits.sum()),
-        has_disk=tiers.disk > 0,
-    )
+    in_host = np.zeros(references.requests, np.int64)
+    if host:
+        in_host = _run(references, host, policy, tell)
+    together = in_host
+    if disk > host:
+        together = _run(references, disk, policy, lambda done: tell(count + done))
+    best = run_belady(references, max(host, disk), lambda done: tell(2 * count + done))
+    # A policy other than LRU may hit more with less; nothing comes from disk then.
+    return Hits(np.minimum(in_host, together), together, int(best.hits.sum()))
+
+
+def _run(references: References, blocks: int, policy: str, tell: Tell) -> NDArray[np.int64]:
+    return run_policy(references, eviction(policy), blocks, tell).hits.astype(np.int64)
 
 
 def blocks_for(reuse: Reuse, hit_rate: float) -> int | None:
     """Return the fewest blocks with which chain LRU reaches a hit rate; None if none do."""
-    wanted = int(np.ceil(hit_rate * reuse.references - 1e-9))
     cumulative = np.cumsum(reuse.counts)
-    if not reuse.references or cumulative[-1] < wanted:
+    # Of references whole ones count; a rate that came out of a division may be a hair too high.
+    wanted = int(np.ceil(hit_rate * reuse.references - 1e-6))
+    if cumulative[-1] < wanted:
         return None
     return int(np.searchsorted(cumulative, wanted))
 

@@ -17,6 +17,7 @@ from tierd_bench.planning.sections import (
     percent,
     seconds,
     sections,
+    terabytes,
     years,
 )
 from tierd_bench.replay.charts import Chart
@@ -74,7 +75,7 @@ def _tiles(report: Report) -> Iterator[str]:
     against = f"without a cache {seconds(none.mean_s)}, simulated"
     yield _tile("Time to first token, mean", seconds(last.mean_s), against)
     if work.lifetime is not None:
-        written = f"{format_bytes(int(work.lifetime.bytes_per_day))} a day, simulated"
+        written = f"{terabytes(work.lifetime.bytes_per_day)} a day, simulated"
         yield _tile("Disk lives", years(work.lifetime.years), written)
 
 

@@ -1,38 +1,17 @@
 """A plan: from a model, a machine and perhaps a trace to all the figures of a report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
-
-import numpy as np
 
 from tierd.core.layouts import LayoutSpec
-from tierd.core.units import format_bytes
 from tierd_bench.planning.architecture import Architecture
 from tierd_bench.planning.config import check_ranks
-from tierd_bench.planning.demand import (
-    LRU,
-    Tiers,
-    blocks_for,
-    infinite_hit_rate,
-    reuse_of,
-    simulate,
-    steps,
-)
-from tierd_bench.planning.endurance import DAY_S, Endurance, Lifetime, lifetime
-from tierd_bench.planning.errors import PlanError
+from tierd_bench.planning.demand import LRU
+from tierd_bench.planning.endurance import DAY_S, Endurance
 from tierd_bench.planning.loading import CONTEXT_TOKENS, break_even, lengths
-from tierd_bench.planning.machine import Machine, Setting, Speeds, machine_of
-from tierd_bench.planning.report import Kv, Needed, Report, TierFit, Workload
-from tierd_bench.planning.ttft import ttfts
-from tierd_bench.simulate.references import References
-from tierd_bench.simulate.report import TraceFacts
-from tierd_bench.simulate.reuse import Reuse
-
-USUAL_SHARES: Final = (0.5, 0.8, 0.9, 0.95, 0.99)
-"""Of what an infinite cache hits: for which sizes are told if no hit rate is asked for."""
-
-_CURVE_POINTS: Final = 60
+from tierd_bench.planning.machine import Setting, Speeds, machine_of
+from tierd_bench.planning.report import Fit, Kv, Report, Workload
+from tierd_bench.planning.workload import Demand, Tiers, work_out
 
 Tell = Callable[[int, int], None]
 
@@ -42,7 +21,7 @@ class Wish:
     """What was asked for.
 
     `settings` is where the caller says which of its figures nobody gave. `hit_rates` is for
-    which smallest tiers are wanted, `requests_per_day` takes the place of a trace's own rate.
+    which smallest tiers are wanted, `requests_per_day` takes the place of a trace's own pace.
     """
 
     architecture: Architecture
@@ -58,55 +37,48 @@ class Wish:
     requests_per_day: float | None = None
     settings: tuple[Setting, ...] = ()
 
-    def layout(self) -> LayoutSpec:
-        """Return how a block lies in a slot.
-
-        Raises:
-            PlanError: the KV heads do not go into the ranks.
-            InvalidRequest: no layout can be so.
-        """
-        check_ranks(self.architecture, self.tensor_parallel)
-        return self.architecture.layout(self.block_tokens, self.dtype, self.tensor_parallel)
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """A trace as numbers, and what it is."""
-
-    references: References
-    facts: TraceFacts
-    timing: str
-    """`given` if requests were recorded with their times."""
-
 
 def make_plan(version: str, wish: Wish, demand: Demand | None, tell: Tell) -> Report:
     """Return the figures of a plan; `tell` hears how many references of how many are done.
 
     Raises:
         PlanError: what is asked for cannot be had; says what to change.
+        InvalidRequest: no layout can be so.
     """
-    layout = wish.layout()
-    machine, speeds = machine_of(wish.speeds, wish.architecture, wish.tensor_parallel)
-    context = wish.architecture.context_tokens
-    settings = [*wish.settings, *speeds]
-    if not context:
+    model, ranks = wish.architecture, wish.tensor_parallel
+    check_ranks(model, ranks)
+    layout = model.layout(wish.block_tokens, wish.dtype, ranks)
+    machine, speeds = machine_of(wish.speeds, model, ranks)
+    host, disk = _fit("host", wish.host_bytes, layout), _fit("disk", wish.disk_bytes, layout)
+    settings, notes = [*wish.settings, *speeds], _notes(wish, layout)
+    if not model.context_tokens:
         origin = "the model does not say"
         settings.append(Setting("longest context", f"{CONTEXT_TOKENS:,} tokens", origin))
     workload = None
     if demand is not None:
-        workload = _workload(wish, demand, layout, machine, tell)
-        settings += _workload_settings(wish, demand, workload)
+        tiers = Tiers(host, disk, wish.policy, wish.hit_rates, wish.endurance)
+        demand = demand.at_pace(wish.requests_per_day)
+        workload = work_out(demand, tiers, machine, layout, tell)
+        settings += _workload_settings(wish, demand)
+        notes += _workload_notes(wish, demand, workload)
     return Report(
         version=version,
         kv=_kv(wish, layout),
         settings=tuple(settings),
-        lengths=tuple(lengths(machine, layout, context)),
+        lengths=tuple(lengths(machine, layout, model.context_tokens)),
         break_evens=tuple(
-            break_even(machine, link, layout, context) for link in (machine.host, machine.disk)
+            break_even(machine, link, layout, model.context_tokens)
+            for link in (machine.host, machine.disk)
         ),
+        tiers=(host, disk),
         workload=workload,
-        notes=tuple(_notes(wish, layout)),
+        notes=tuple(notes),
     )
+
+
+def _fit(tier: str, size: int, layout: LayoutSpec) -> Fit:
+    blocks = size // layout.block_bytes
+    return Fit(tier, size, blocks, blocks * layout.block_tokens)
 
 
 def _kv(wish: Wish, layout: LayoutSpec) -> Kv:
@@ -130,121 +102,57 @@ def _notes(wish: Wish, layout: LayoutSpec) -> list[str]:
     notes = list(wish.architecture.notes)
     if kv.replicas > 1:
         notes.append(
-            f"each KV head is on {kv.replicas} ranks, and tierd keeps the part of each: "
-            f"kept once, the same KV would take 1/{kv.replicas} of the space"
+            f"each KV head is on {kv.replicas} ranks, and a block has a part for each rank: an "
+            f"engine that keeps it once needs 1/{kv.replicas} of the space and of the bandwidth"
         )
-    waste = layout.block_bytes - kv.token_bytes * kv.block_tokens - kv.state_bytes
-    if waste > layout.block_bytes // 20:
+    padding = layout.block_bytes - kv.token_bytes * kv.block_tokens - kv.state_bytes
+    for what, size in (
+        ("padding to whole pages is", padding),
+        ("the states of recurrent layers are", kv.state_bytes),
+    ):
+        share = size / layout.block_bytes
+        if share > 0.1:
+            notes.append(f"{what} {100 * share:.0f} % of a block: use more --block-tokens")
+    return notes
+
+
+def _workload_notes(wish: Wish, demand: Demand, workload: Workload) -> list[str]:
+    notes = []
+    context = wish.architecture.context_tokens
+    longer = int((demand.references.prompt_tokens > context).sum()) if context else 0
+    if longer:
         notes.append(
-            f"{100 * waste / layout.block_bytes:.0f} % of a block is padding to whole pages: "
-            "use more --block-tokens"
+            f"{longer:,} of {demand.facts.requests:,} prompts are longer than the model's "
+            f"context of {context:,} tokens: it could not serve them"
         )
-    if kv.state_bytes > kv.token_bytes * kv.block_tokens:
+    busy = workload.ttft[-1].engines_busy
+    if busy is not None and busy > 1:
         notes.append(
-            f"the states of recurrent layers are {100 * kv.state_bytes / layout.block_bytes:.0f} % "
-            "of a block: use more --block-tokens"
+            f"prefill keeps {busy:.3g} engines busy even with these tiers: with fewer, requests "
+            "wait for one another, longer than shown"
         )
     return notes
 
 
-def _workload(
-    wish: Wish, demand: Demand, layout: LayoutSpec, machine: Machine, tell: Tell
-) -> Workload:
-    references = demand.references
-    count = len(references.blocks)
-    total = steps(references)
-    tiers = Tiers(wish.host_bytes // layout.block_bytes, wish.disk_bytes // layout.block_bytes)
-    if not tiers.together:
-        raise PlanError(
-            f"no block of {format_bytes(layout.block_bytes)} fits into the tiers",
-            "use larger tiers, or fewer --block-tokens",
-        )
-    reuse = reuse_of(references, lambda done: tell(done, total))
-    hits = simulate(references, tiers, wish.policy, lambda done: tell(count + done, total))
-    seconds = _seconds(wish, demand)
-    infinite = infinite_hit_rate(references)
-    host_rate = int(hits.host.sum()) / count
-    hit_rate = int(hits.together.sum()) / count
-    sizes = (
-        ("host", wish.host_bytes, tiers.host, host_rate),
-        (
-            "disk",
-            wish.disk_bytes,
-            tiers.disk,
-            hit_rate - host_rate,
-        ),
-    )
-    return Workload(
-        trace=demand.facts,
-        policy=wish.policy,
-        seconds=seconds,
-        infinite_hit_rate=infinite,
-        hit_rate=hit_rate,
-        optimum=hits.optimum / count,
-        tiers=tuple(
-            TierFit(name, size, blocks, blocks * layout.block_tokens, rate)
-            for name, size, blocks, rate in sizes
-        ),
-        needed=tuple(
-            _needed(rate, reuse, tiers, layout)
-            for rate in wish.hit_rates or [share * infinite for share in USUAL_SHARES]
-        ),
-        curve=tuple(_curve(reuse, layout, tiers)),
-        ttft=tuple(ttfts(references, hits, machine, layout)),
-        lifetime=_lifetime(wish, hits.disk_writes * layout.block_bytes, seconds),
-    )
-
-
-def _needed(hit_rate: float, reuse: Reuse, tiers: Tiers, layout: LayoutSpec) -> Needed:
-    blocks = blocks_for(reuse, hit_rate)
-    if blocks is None:
-        return Needed(hit_rate, None, None, None)
-    size = blocks * layout.block_bytes
-    return Needed(hit_rate, blocks, size, 0 if blocks <= tiers.host else size)
-
-
-def _curve(reuse: Reuse, layout: LayoutSpec, tiers: Tiers) -> list[tuple[int, float]]:
-    """Return chain LRU's hit rate at sizes from a thousandth of the trace to beyond all of it."""
-    most = max(2, len(reuse.counts))
-    sizes: Sequence[float] = np.geomspace(max(1, most / 1000), most, _CURVE_POINTS).tolist()
-    blocks = sorted({round(size) for size in sizes} | {min(most, size) for size in _given(tiers)})
-    whole = max(1, reuse.references)
-    return [(size * layout.block_bytes, reuse.lru_hits(size) / whole) for size in blocks]
-
-
-def _given(tiers: Tiers) -> set[int]:
-    return {blocks for blocks in (tiers.host, tiers.disk) if blocks}
-
-
-def _seconds(wish: Wish, demand: Demand) -> float:
-    """Return how long the requests of the trace take to come."""
-    if wish.requests_per_day is not None:
-        return demand.facts.requests / wish.requests_per_day * DAY_S
-    return float(demand.references.times_s[-1])
-
-
-def _lifetime(wish: Wish, written: int, seconds: float) -> Lifetime | None:
-    if not wish.disk_bytes or seconds <= 0:
-        return None
-    return lifetime(written, seconds, wish.disk_bytes, wish.endurance)
-
-
-def _workload_settings(wish: Wish, demand: Demand, workload: Workload) -> list[Setting]:
-    if wish.requests_per_day is not None:
-        rate = Setting("requests a day", f"{wish.requests_per_day:,.0f}")
-    elif workload.seconds > 0:
-        a_day = demand.facts.requests * DAY_S / workload.seconds
-        rate = Setting("requests a day", f"{a_day:,.0f}", f"the trace's own pace, {demand.timing}")
-    else:
-        rate = Setting("requests a day", "unknown", "one request has no pace: --requests-per-day")
+def _workload_settings(wish: Wish, demand: Demand) -> list[Setting]:
+    order = "given" if demand.is_timed else "the trace does not say when sessions began"
     settings = [
-        rate,
-        Setting("order of requests", demand.facts.order, demand.timing),
-        Setting("sizes for a hit rate", LRU, "the policy known at every size at once"),
+        _pace(wish, demand),
+        Setting("order of requests", demand.facts.order, order),
+        Setting("sizes for a hit rate", f"under {LRU}", "the policy known at all sizes at once"),
         Setting("tiers together", "the larger of the two", "the disk also has what host has"),
         Setting("cache at the start", "empty", "so first uses miss"),
-        Setting(
-            "requests under way", "one at a time", "what they wait for one another is left out"
-        ),
+        Setting("cache of the engine", "none", "all hits are tierd's"),
+        Setting("requests under way", "one at a time", "waiting for one another is left out"),
     ]
     return settings + (wish.endurance.settings() if wish.disk_bytes else [])
+
+
+def _pace(wish: Wish, demand: Demand) -> Setting:
+    name = "requests a day"
+    if wish.requests_per_day is not None:
+        return Setting(name, f"{wish.requests_per_day:,.0f}")
+    if demand.seconds <= 0:
+        return Setting(name, "unknown", "all come at once: give --requests-per-day")
+    pace = "as recorded" if demand.is_timed else "modelled, not recorded: give --requests-per-day"
+    return Setting(name, f"{demand.facts.requests * DAY_S / demand.seconds:,.0f}", pace)

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from tierd.core.units import format_bytes
+from tierd_bench.planning.endurance import Lifetime
 from tierd_bench.planning.loading import BreakEven
-from tierd_bench.planning.report import Kv, Needed, Report, Workload
+from tierd_bench.planning.report import Needed, Report, Workload
+
+_LONG_YEARS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,8 @@ class Section:
 def sections(report: Report) -> Iterator[Section]:
     """Yield the tables of a plan, most important first."""
     if report.workload is not None:
-        yield from _workload(report.workload)
-    yield _kv(report.kv)
+        yield from _workload(report, report.workload)
+    yield _kv(report)
     yield _lengths(report)
     yield _settings(report)
 
@@ -52,11 +56,18 @@ def years(value: float | None) -> str:
     """Return a lifetime for people; the disk is not what fails first after a hundred years."""
     if value is None:
         return "nothing is written"
-    return "over 100 years" if value > 100 else f"{value:.3g} years"
+    if value > _LONG_YEARS:
+        return f"over {_LONG_YEARS} years"
+    return f"{value:.3g} years" if value >= 1 else f"{365.25 * value:.3g} days"
 
 
-def _workload(workload: Workload) -> Iterator[Section]:
-    yield _tiers(workload)
+def terabytes(size: float) -> str:
+    """Return bytes as data sheets of disks have them."""
+    return f"{size / 1e12:,.4g} TB"
+
+
+def _workload(report: Report, workload: Workload) -> Iterator[Section]:
+    yield _tiers(report, workload)
     yield Section(
         "Smallest tiers for a hit rate",
         "simulated",
@@ -66,14 +77,14 @@ def _workload(workload: Workload) -> Iterator[Section]:
     )
     yield _ttft(workload)
     if workload.lifetime is not None:
-        yield _lifetime(workload)
+        yield _lifetime(workload.lifetime)
 
 
-def _tiers(workload: Workload) -> Section:
-    rows = [
-        (f"{one.tier}, {format_bytes(one.bytes)}", f"{one.tokens:,}", percent(one.hit_rate))
-        for one in workload.tiers
-    ]
+def _tiers(report: Report, workload: Workload) -> Section:
+    rows = []
+    for one in report.tiers:
+        rate = percent(workload.hit_rates[one.tier])
+        rows.append((f"{one.tier}, {format_bytes(one.bytes)}", f"{one.tokens:,}", rate))
     best, infinite = percent(workload.optimum), percent(workload.infinite_hit_rate)
     trace = workload.trace
     return Section(
@@ -102,53 +113,57 @@ def _needed(one: Needed, workload: Workload) -> tuple[str, ...]:
 
 
 def _ttft(workload: Workload) -> Section:
-    first = workload.ttft[0]
+    none = workload.ttft[0].busy_s
     rows = []
     for one in workload.ttft:
-        saved = 1 - one.busy_s / first.busy_s if first.busy_s else 0.0
+        saved = percent(1 - one.busy_s / none) if none else "-"
+        busy = "-" if one.engines_busy is None else f"{one.engines_busy:.3g}"
         times = (one.mean_s, one.p50_s, one.p90_s, one.p99_s)
-        faster = f"{first.mean_s / one.mean_s:.3g}x" if one.mean_s else "-"
-        rows.append((one.tiers, *map(seconds, times), faster, percent(saved)))
+        rows.append((one.tiers, *map(seconds, times), saved, busy))
     return Section(
         "Time to first token",
         "simulated",
         "Each request alone: load what is held, compute the rest; what loads slower than it "
-        "computes is computed.",
-        ("with", "mean", "p50", "p90", "p99", "mean against none", "prefill time saved"),
+        "computes is computed. The last column is how many engines compute on average.",
+        ("with", "mean", "p50", "p90", "p99", "prefill saved", "engines"),
         tuple(rows),
     )
 
 
-def _lifetime(workload: Workload) -> Section:
-    life = workload.lifetime
-    assert life is not None, "asked for without a disk"
+def _lifetime(life: Lifetime) -> Section:
     return Section(
         "Disk",
         "simulated",
-        "Every block that was missed is written once.",
+        "Every block that was missed is written once; what loads slower than it computes is not "
+        "read.",
         ("", ""),
         (
-            ("written in the trace", format_bytes(life.bytes_written)),
-            ("written a day", format_bytes(int(life.bytes_per_day))),
+            ("written in the trace", terabytes(life.bytes_written)),
+            ("written a day", terabytes(life.bytes_per_day)),
             ("drive writes a day", f"{life.drive_writes_per_day:.3g}"),
-            ("may be written in all", format_bytes(int(life.endurance_bytes))),
+            ("may be written in all", terabytes(life.endurance_bytes)),
             ("lifetime", years(life.years)),
+            ("written, on average", f"{life.bytes_written / life.seconds / 1e9:.3g} GB/s"),
+            ("read, on average", f"{life.bytes_read / life.seconds / 1e9:.3g} GB/s"),
         ),
     )
 
 
-def _kv(kv: Kv) -> Section:
-    rows = [
-        ("KV a token", f"{format_bytes(kv.token_bytes)} ({kv.token_bytes:,} B)"),
-        (f"a block of {kv.block_tokens} tokens", format_bytes(kv.block_bytes)),
-        ("tokens in 1 GiB", f"{(1 << 30) // kv.block_bytes * kv.block_tokens:,}"),
-    ]
+def _kv(report: Report) -> Section:
+    kv = report.kv
+    rows = [("KV a token", f"{format_bytes(kv.token_bytes)} ({kv.token_bytes:,} B)")]
     if kv.tensor_parallel > 1:
-        rows.insert(1, (f"on each of {kv.tensor_parallel} ranks", f"{kv.rank_token_bytes:,} B"))
+        rows.append((f"on each of {kv.tensor_parallel} ranks", f"{kv.rank_token_bytes:,} B"))
     if kv.windowed_bytes:
-        rows.insert(1, ("of it, in layers with a window", format_bytes(kv.windowed_bytes)))
+        rows.append(("of it, in layers with a window", format_bytes(kv.windowed_bytes)))
+    rows.append((f"a block of {kv.block_tokens} tokens", format_bytes(kv.block_bytes)))
     if kv.state_bytes:
-        rows.append(("states of recurrent layers, in each block", format_bytes(kv.state_bytes)))
+        rows.append(("of it, states of recurrent layers", format_bytes(kv.state_bytes)))
+    rows += [
+        (f"fits into {format_bytes(one.bytes)} of {one.tier}", f"{one.tokens:,} tokens")
+        for one in report.tiers
+        if one.bytes
+    ]
     return Section(f"KV of {kv.model} in {kv.dtype}", "computed", "", ("", ""), tuple(rows))
 
 
@@ -164,7 +179,7 @@ def _lengths(report: Report) -> Section:
             seconds(one.compute_s),
             seconds(one.host_s),
             seconds(one.disk_s),
-            one.fastest,
+            " and ".join(one.worth_loading) or "neither",
             f"{one.needed_bytes_per_s / 1e9:.3g} GB/s",
         )
         for one in report.lengths
@@ -173,7 +188,7 @@ def _lengths(report: Report) -> Section:
         "Loading a prefix against computing it",
         "computed",
         f"Loading wins: {said}.",
-        ("tokens", "bytes", "compute", "load, host", "load, disk", "fastest", "breaks even at"),
+        ("tokens", "bytes", "compute", "host", "disk", "worth loading from", "breaks even at"),
         rows,
     )
 

@@ -20,6 +20,7 @@ class Ttft:
 
     `busy_s` is the time that engines compute for them, `engines_busy` that time over the time
     in which they come, None where that is not known: with more than there are engines, they queue.
+    `disk_blocks` were read from disk.
     """
 
     tiers: str
@@ -29,6 +30,7 @@ class Ttft:
     p99_s: float
     busy_s: float
     engines_busy: float | None
+    disk_blocks: int
     every_s: tuple[float, ...]
 
 
@@ -54,7 +56,7 @@ def ttfts(
         "no cache": [_Request(tokens, 0, 0) for tokens in prompts],
         "host": [_Request(t, h, 0) for t, h in zip(prompts, host, strict=True)],
     }
-    if hits.has_disk:
+    if hits.disk_reads:
         rows = zip(prompts, host, both, strict=True)
         ways["host and disk"] = [_Request(t, h, b - h) for t, h, b in rows]
     return [
@@ -63,26 +65,35 @@ def ttfts(
     ]
 
 
-def _fastest(request: _Request, machine: Machine, layout: LayoutSpec) -> tuple[float, float]:
-    """Return (time to the first token, time computed in it), of the best tiers to read."""
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """How one request got its first token."""
+
+    wait_s: float
+    compute_s: float
+    disk_blocks: int
+
+
+def _fastest(request: _Request, machine: Machine, layout: LayoutSpec) -> _Served:
+    """Return what comes of reading the tiers that are best to read."""
     choices = [(0, 0)]
     if request.host:
         choices.append((request.host, 0))
     if request.disk:
         choices.append((request.host, request.disk))
-    times = []
+    served = []
     for host, disk in choices:
         held = min((host + disk) * layout.block_tokens, request.tokens - 1)
         compute_s = machine.prefill.seconds(held, request.tokens - held)
         load_s = machine.host.seconds(host * layout.block_bytes)
         load_s += machine.disk.seconds(disk * layout.block_bytes)
-        times.append((load_s + compute_s, compute_s))
-    return min(times)
+        served.append(_Served(load_s + compute_s, compute_s, disk))
+    return min(served, key=lambda one: one.wait_s)
 
 
-def _summary(name: str, times: list[tuple[float, float]], seconds: float) -> Ttft:
-    waits = np.array([wait for wait, _ in times] or [0.0])
-    busy_s = sum(compute_s for _, compute_s in times)
+def _summary(name: str, served: list[_Served], seconds: float) -> Ttft:
+    waits = np.array([one.wait_s for one in served] or [0.0])
+    busy_s = sum(one.compute_s for one in served)
     p50, p90, p99 = np.percentile(waits, (50, 90, 99)).tolist()
     return Ttft(
         tiers=name,
@@ -92,5 +103,6 @@ def _summary(name: str, times: list[tuple[float, float]], seconds: float) -> Ttf
         p99_s=p99,
         busy_s=busy_s,
         engines_busy=busy_s / seconds if seconds > 0 else None,
+        disk_blocks=sum(one.disk_blocks for one in served),
         every_s=tuple(waits.tolist()),
     )

@@ -13,7 +13,7 @@ The rules, which are those of `replay` and of the daemon:
 - A capacity is a number of blocks; a share is one of the trace's unique blocks, rounded down.
 
 `references` makes a trace compact, `cache` runs a policy, `bounds` finds what none can beat,
-`reuse` has the LRU curve of all sizes at once, `sampling` thins large traces, `sweep` runs many
-in parallel, `study` does all of it, `report` and `table` show it. Tiers with bandwidth and
-latency are left to `timed`.
+`reuse` has the LRU curve of all sizes at once, `sampling` thins large traces, `hints` is what
+engines may say besides. `sweep` runs many in parallel, `study` does all of it, `report` and
+`table` show it. Tiers with bandwidth and latency are left to `timed`.
 """

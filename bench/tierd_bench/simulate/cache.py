@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierd.core.keys import KEY_BYTES, BlockKey
+from tierd.core.notes import AgentState
+from tierd_bench.simulate.hints import STATES
 from tierd_bench.simulate.references import References
 from tierd_bench.traces.requests import prefix_length
 from tierd_policies.protocols import Eviction
@@ -41,12 +43,13 @@ def run_policy(
     keys = [BlockKey(n.to_bytes(KEY_BYTES, "little")) for n in range(references.unique_blocks)]
     cache = _Cache(make(), capacity, keys, references.parents.tolist())
     starts = references.starts.tolist()
+    states = [STATES[state] for state in references.states.tolist()]
     hits = np.zeros(references.requests, np.int32)
     begun_ns = time.process_time_ns()
     for request in range(references.requests):
         numbers = references.blocks[starts[request] : starts[request + 1]].tolist()
         if numbers:
-            hits[request] = cache.ask(numbers)
+            hits[request] = cache.ask(numbers, states[request])
         if request % _TELL_EVERY == 0:
             tell(starts[request])
     cpu_s = (time.process_time_ns() - begun_ns) / 1e9
@@ -69,17 +72,26 @@ class _Cache:
         """Of each block those that are held; the last place is for the roots' parent, -1."""
         self._missed = getattr(policy, "missed", _ignore)
         self._evicted = getattr(policy, "evicted", policy.forget)
+        self._note = getattr(policy, "note", _ignore)
         self._extend = getattr(policy, "extend", policy.touch)
         self._tells_use_apart = hasattr(policy, "extend")
 
-    def ask(self, numbers: Sequence[int]) -> int:
+    def ask(self, numbers: Sequence[int], state: AgentState) -> int:
         """Return how many leading blocks of a chain are held; then hold it, as far as it fits."""
         hit = prefix_length(self._held, numbers)
         chain = [self._keys[number] for number in numbers]
+        kept = hit
         if hit == len(chain):
             self._policy.touch(chain)
-            return hit
-        self._missed(chain[hit:])
+        else:
+            self._missed(chain[hit:])
+            kept = self._hold(chain, numbers, hit)
+        if state != STATES[0]:
+            self._note(chain[:kept], (), state)
+        return hit
+
+    def _hold(self, chain: Sequence[BlockKey], numbers: Sequence[int], hit: int) -> int:
+        """Make room for what was missed, and insert it; return how much of the chain is held."""
         kept = min(len(chain), self._capacity)
         short = len(self._held) + kept - hit - self._capacity
         if short <= 0:
@@ -90,7 +102,7 @@ class _Cache:
             kept -= short - self._make_room(short, set(numbers[:hit]))
             self._extend(chain[:kept])
         self._insert(numbers[hit:kept])
-        return hit
+        return kept
 
     def _insert(self, numbers: Sequence[int]) -> None:
         self._held.update(numbers)
@@ -126,5 +138,5 @@ class _Cache:
         return chosen
 
 
-def _ignore(keys: Sequence[BlockKey]) -> None:
-    """Stand in for a policy that need not know what was missed."""
+def _ignore(*told: object) -> None:
+    """Stand in for a method that a policy does without."""

@@ -1,12 +1,13 @@
 """A trace as numbers: every block an index, every request a slice, in the order of time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tierd_bench.simulate.hints import no_states, states_after
 from tierd_bench.simulate.order import in_order
 from tierd_bench.traces import Trace, TraceRequest
 from tierd_bench.traces.requests import prefix_length
@@ -28,6 +29,7 @@ class References:
         parents        [U]      the block before each, -1 of a first one
         prompt_tokens  [R]      whole prompts, tails without a block included
         times_s        [R]      when requests come, from the first on
+        states         [R]      what the agent does afterwards, as a place in `hints.STATES`
     """
 
     blocks: Blocks
@@ -35,6 +37,7 @@ class References:
     parents: Blocks
     prompt_tokens: Ints
     times_s: NDArray[np.float64]
+    states: NDArray[np.int8]
     block_tokens: int
 
     @property
@@ -65,7 +68,7 @@ class References:
         np.save(directory / "block_tokens.npy", np.array(self.block_tokens))
 
 
-_ARRAYS = ("blocks", "starts", "parents", "prompt_tokens", "times_s")
+_ARRAYS = ("blocks", "starts", "parents", "prompt_tokens", "times_s", "states")
 
 
 def open_references(directory: Path) -> References:
@@ -89,8 +92,14 @@ def references_of(trace: Trace, overlap: int, seed: int) -> References:
         parents_of(blocks, starts),
         np.array(tokens, np.int64),
         times_s,
+        states_after(requests),
         trace.block_tokens,
     )
+
+
+def without_hints(references: References) -> References:
+    """Return `references` for caches that are told of blocks and nothing else."""
+    return replace(references, states=no_states(references.requests))
 
 
 def parents_of(blocks: Blocks, starts: Ints) -> Blocks:

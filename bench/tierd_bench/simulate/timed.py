@@ -68,8 +68,8 @@ class TimedRun:
     have no times, through fetch and queue to the end of prefill; `ttft_cold_ms` is that of
     engines without a cache. `ttft_cdf` has the milliseconds by which each hundredth of the
     requests has its first token. `gpu_s` is what engines computed. `tokens_saved` were served,
-    and not computed. `write_amplification` is bytes written to disk over the payload in them,
-    without the index's.
+    and not computed. `write_amplification` is bytes written to disk, headers and index included,
+    over the payload in them.
     """
 
     policy: str

@@ -7,7 +7,8 @@ fails here, and no bytes exist.
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from tierd.control import events as ev
@@ -15,16 +16,21 @@ from tierd.control.config import Limits, StoreConfig, TierConfig
 from tierd.control.policies import Policies
 from tierd.control.store import Store
 from tierd.core.layouts import LayoutSpec
-from tierd.core.units import NS_PER_S, PAGE_BYTES, MiB
+from tierd.core.units import NS_PER_MS, NS_PER_S, PAGE_BYTES, MiB
 from tierd_bench.replay.embedded import EmbeddedSizes
 from tierd_bench.simulate.media import Lanes, Medium, MediumSpec, Piece
 from tierd_bench.simulate.timed_clock import Clock, Resume
+from tierd_bench.simulate.timed_index import SimulatedIndex
 
 _READ_PIECE_BYTES: Final = 8 * MiB
 _SMALL_PIECE_BYTES: Final = 2 * MiB
 _SESSION: Final = 1
 _OWNER: Final = 1
 _FLUSH_NS: Final = NS_PER_S
+"""How often records of what was evicted are dropped while nothing is written."""
+
+_RELEASE_NS: Final = 5 * NS_PER_MS
+"""How long the end of a lease waits for a message to ride on."""
 
 _LIMITS: Final = Limits(leases_per_session_max=4096, waiting_max=1024, slots_per_publish_max=8192)
 """The defaults of the daemon's own settings, which are not those of the store."""
@@ -45,12 +51,12 @@ class Machine:
 class Traffic:
     """What the daemon has moved. By route (source, target), in bytes; written bytes by tier.
 
-    `medium_bytes` has what the payload needs beside it: a header page a block.
+    `medium_bytes` has what the payload needs beside it too: a header page a block, and records.
     """
 
-    moved: Counter[tuple[str, str]]
-    payload_bytes: Counter[str]
-    medium_bytes: Counter[str]
+    moved: Counter[tuple[str, str]] = field(default_factory=Counter)
+    payload_bytes: Counter[str] = field(default_factory=Counter)
+    medium_bytes: Counter[str] = field(default_factory=Counter)
 
 
 def store_config(sizes: EmbeddedSizes, layout: LayoutSpec, policies: Policies) -> StoreConfig:
@@ -89,7 +95,7 @@ class SimulatedDaemon:
         self.names = [tier.name for tier in config.tiers]
         self.entry = config.entry
         self.media = [Medium(clock, machine.media[name]) for name in self.names]
-        self.traffic = Traffic(Counter(), Counter(), Counter())
+        self.traffic = Traffic()
         self._lanes = [Lanes(clock, medium) for medium in self.media]
         self._message_ns = int(machine.message_s * NS_PER_S)
         self._queue: deque[ev.Event] = deque()
@@ -99,6 +105,7 @@ class SimulatedDaemon:
         self._landed: dict[int, Callable[[ev.Landed], None]] = {}
         self._released: list[int] = []
         self._requests = 0
+        self._index = SimulatedIndex()
         self._actions: dict[type, Callable[[Any], None]] = {
             ev.Reply: self._reply,
             ev.Landed: self._tell_landed,
@@ -106,6 +113,7 @@ class SimulatedDaemon:
             ev.Urge: self._urge,
             ev.Defer: lambda action: clock.after(0, self.feed, action.event),
             ev.ReclaimRegion: self._reclaim,
+            ev.DropRecords: self._drop_records,
         }
         self.feed(ev.OpenSession(_SESSION, _OWNER))
         self.feed(ev.OpenNamespace(_SESSION, 0, "simulated", layout))
@@ -236,15 +244,31 @@ class SimulatedDaemon:
             left -= 1
             if not left:
                 sync_ns = int(self.media[target].spec.sync_s * NS_PER_S)
-                self.clock.after(sync_ns, self._moved, moves)
+                self.clock.after(sync_ns, partial(self._written, moves))
 
+        if target > self.entry:
+            self._commit(target, 0)  # No record is to say what the slots no longer hold.
         header_bytes = self.store.config.tiers[target].header_bytes
         for part in parts:
             size = len(part) * (self.layout.block_bytes + header_bytes)
             self.traffic.medium_bytes[self.names[target]] += size
             self._lanes[target].enter(Piece(urgency, "write", size, ended))
+
+    def _written(self, moves: Sequence[ev.Move], _: object) -> None:
+        target = moves[0].target
+        if target > self.entry:
+            self._commit(target, len(moves))
         payload = len(moves) * self.layout.shards * self.layout.part_bytes
         self.traffic.payload_bytes[self.names[target]] += payload
+        self._moved(moves)
+
+    def _drop_records(self, action: ev.DropRecords) -> None:
+        if not self._index.dropped:
+            self.clock.after(_FLUSH_NS, lambda _: self._commit(action.tier, 0))
+        self._index.dropped += len(action.keys)
+
+    def _commit(self, tier: int, added: int) -> None:
+        self.traffic.medium_bytes[self.names[tier]] += self._index.commit(added)
 
     def _moved(self, moves: Sequence[ev.Move]) -> None:
         ends = self.names[moves[0].source], self.names[moves[0].target]
@@ -254,6 +278,3 @@ class SimulatedDaemon:
     def _parts(self, moves: Sequence[ev.Move], size: int) -> Iterator[Sequence[ev.Move]]:
         step = max(1, size // self.layout.block_bytes)
         return (moves[first : first + step] for first in range(0, len(moves), step))
-
-
-_RELEASE_NS: Final = 5_000_000

@@ -1,9 +1,27 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class BlockClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BLOCK_CLASS_UNKNOWN: _ClassVar[BlockClass]
+    BLOCK_CLASS_SYSTEM: _ClassVar[BlockClass]
+    BLOCK_CLASS_TOOLS: _ClassVar[BlockClass]
+    BLOCK_CLASS_USER: _ClassVar[BlockClass]
+    BLOCK_CLASS_TOOL_RESULT: _ClassVar[BlockClass]
+    BLOCK_CLASS_ANSWER: _ClassVar[BlockClass]
+    BLOCK_CLASS_THINKING: _ClassVar[BlockClass]
+BLOCK_CLASS_UNKNOWN: BlockClass
+BLOCK_CLASS_SYSTEM: BlockClass
+BLOCK_CLASS_TOOLS: BlockClass
+BLOCK_CLASS_USER: BlockClass
+BLOCK_CLASS_TOOL_RESULT: BlockClass
+BLOCK_CLASS_ANSWER: BlockClass
+BLOCK_CLASS_THINKING: BlockClass
 
 class ClientMessage(_message.Message):
     __slots__ = ("request", "hello", "open", "match", "fetch", "reserve", "seal", "release", "renew", "read_failed", "pin", "prefetch", "end_turn", "end_session", "ping", "persist", "stage", "released")
@@ -362,12 +380,16 @@ class Prefetch(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ...) -> None: ...
 
 class EndTurn(_message.Message):
-    __slots__ = ("namespace", "keys")
+    __slots__ = ("namespace", "keys", "classes", "tool_call")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     keys: bytes
-    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ...) -> None: ...
+    classes: _containers.RepeatedScalarFieldContainer[BlockClass]
+    tool_call: bool
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., classes: _Optional[_Iterable[_Union[BlockClass, str]]] = ..., tool_call: bool = ...) -> None: ...
 
 class EndSession(_message.Message):
     __slots__ = ("namespace", "keys", "shared")
