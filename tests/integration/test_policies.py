@@ -24,7 +24,7 @@ def test_serves_right_bytes_whatever_is_evicted(start_daemon: StartDaemon, polic
                 fetch(kv, keys)
                 publish_all(kv, keys)
                 kv.end_turn(keys, classes=["system", "tools", "user"], waits_for="tool")
-                assert fetch(kv, keys[:4]) == 4
+                fetch(kv, keys[:4])
         kv.end_session(chain(0, 20), shared=2)
         status = client.status()
     assert status.namespaces[0].corrupt_blocks == 0

@@ -1,7 +1,9 @@
 """A simulation's figures as tables for the terminal."""
 
 from collections.abc import Iterable
+from statistics import median
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -17,12 +19,14 @@ def render_report(report: Report) -> RenderableType:
 
 def _rates(report: Report) -> Table:
     points = report.bounds
-    table = Table(title=_title(report.trace), title_justify="left", title_style="bold")
-    table.add_column("hit rate, % (% of optimum)")
+    table = Table(
+        title=_title(report.trace), title_justify="left", title_style="bold", box=SIMPLE_HEAD
+    )
+    table.add_column("hit rate, %", no_wrap=True)
     for point in points:
         table.add_column(_heading(report, point), justify="right")
-    table.add_row("infinite cache", *(_percent(report.infinite_hit_rate) for _ in points))
-    table.add_row("optimum (Belady)", *(_percent(point.belady) for point in points))
+    table.add_row("infinite", *(_percent(report.infinite_hit_rate) for _ in points))
+    table.add_row("optimum", *(_percent(point.belady) for point in points))
     lru = (_cell(point.chain_lru, point.belady, None) for point in points)
     table.add_row("LRU", *lru, end_section=True)
     for policy, runs in _by_policy(report.runs).items():
@@ -65,15 +69,15 @@ def _notes(report: Report) -> Iterable[str]:
     facts = report.trace
     size = format_bytes(facts.bytes_per_token)
     yield f"capacity: share of unique blocks, blocks, bytes at {size} a token"
+    yield "in parentheses: percent of the optimum, which is Belady's"
     yield f"order of requests: {facts.order}"
     if report.sample_ratio < 1:
         yield (
             f"policies were run on {100 * report.sample_ratio:.3g} % of the blocks; "
             "± is about how far off they may be; bounds and chain LRU are of the whole trace"
         )
-    speeds = [run.references_per_s for run in report.runs]
-    if speeds:
-        yield (
-            f"{min(speeds):,.0f} to {max(speeds):,.0f} block references a second and core, "
-            "by policy and capacity"
-        )
+    speeds = (
+        f"{policy} {median(run.references_per_s for run in runs) / 1e3:,.0f}"
+        for policy, runs in _by_policy(report.runs).items()
+    )
+    yield f"thousand block references a second and core: {', '.join(speeds)}"
