@@ -42,6 +42,7 @@ _LAYOUT: Final = opaque_layout("torture", block_tokens=64, token_bytes=128)
 _CHAIN_BLOCKS: Final = 24
 _ROUND_S: Final = (0.05, 0.6)
 _PATIENCE_S: Final = 20.0
+_ROUTES: Final[tuple[Route, ...]] = ("auto", "staged", "direct")
 _FULL_CHAINS: Final = 2000
 """Chains on disk after which the next round starts with an empty directory."""
 
@@ -149,7 +150,7 @@ class Torture:
     def _fetch(self, kv: Namespace, chain: int) -> int:
         keys = _keys(chain)
         into = np.zeros((len(keys), _LAYOUT.part_bytes), np.uint8)
-        route: Route = "direct" if chain % 2 else "staged"
+        route = _ROUTES[chain % len(_ROUTES)]
         blocks = kv.fetch(keys, into, deadline_s=_PATIENCE_S, route=route).blocks
         wrong = self._content.corrupt_pages(into[:blocks], keys[:blocks])
         with self._lock:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,21 @@ def test_writes_its_figures(tmp_path: Path) -> None:
     assert values["runs"][0]["capacity_share"] == 0.1
     assert len(list(csv.DictReader(io.StringIO(rows.read_text())))) == 6 + 3 * 3
     assert "optimum" in result.stdout
+
+
+def test_a_policy_of_the_current_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An installed command has no current folder among its paths: a policy that lay beside the
+    # user's trace could not be imported.
+    (tmp_path / "beside_the_trace.py").write_text(
+        "from tierd_policies.fifo import Fifo\n\n\nclass Mine(Fifo):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    result = simulate(str(DEMO), "--policy", "beside_the_trace:Mine", "--capacity", "10%")
+    monkeypatch.delitem(sys.modules, "beside_the_trace", raising=False)
+    assert result.exit_code == 0, result.output
 
 
 def test_several_files_are_one_trace() -> None:

@@ -153,9 +153,16 @@ def plan(
             refuse(f"{file}: no such directory", "create it first, or write elsewhere")
     _check_rates(hit_rate or [], utilisation)
     _check_policy(policy)
-    for number in (tflops, tokens_per_s, requests_per_day, dwpd, endurance_tbw, active_params):
-        if number is not None and not (number > 0 and math.isfinite(number)):
-            refuse(f"{number} is given as a figure", "give a finite number above 0")
+    _check_numbers(
+        {
+            "--tflops": tflops,
+            "--prefill-tokens-per-s": tokens_per_s,
+            "--requests-per-day": requests_per_day,
+            "--dwpd": dwpd,
+            "--endurance-tbw": endurance_tbw,
+            "--active-params": active_params,
+        }
+    )
     if dwpd is not None and endurance_tbw is not None:
         refuse("--dwpd and --endurance-tbw exclude each other", "give one of them")
     if tokens_per_s is not None and (tflops is not None or utilisation is not None):
@@ -224,6 +231,12 @@ def _check_rates(hit_rates: list[float], utilisation: float | None) -> None:
             refuse(f"--hit-rate is {rate:g}", "give a share above 0 and up to 1, such as 0.9")
     if utilisation is not None and not 0 < utilisation <= 1:
         refuse(f"--utilisation is {utilisation:g}", "give a share above 0 and up to 1, such as 0.5")
+
+
+def _check_numbers(given: dict[str, float | None]) -> None:
+    for option, number in given.items():
+        if number is not None and not (number > 0 and math.isfinite(number)):
+            refuse(f"{option} is {number:g}", "give a finite number above 0")
 
 
 def _refuse_without_trace(given: dict[str, object]) -> None:

@@ -1,6 +1,8 @@
 """`tierd simulate`: which hit rate a trace would have, by policy and capacity, without a daemon."""
 
 import asyncio
+import sys
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +45,8 @@ def simulate(
         _option(
             "--policy",
             _CACHES,
-            "Names separated by commas, `all`, or your own as package.module:Class.",
+            "Names separated by commas, `all`, or your own as package.module:Class, installed or "
+            "in the current folder.",
         ),
     ] = "chain_lru,s3_fifo,arc,gdsf,selector",
     capacity: Annotated[
@@ -166,6 +169,8 @@ def simulate(
 def _policies(text: str) -> tuple[str, ...]:
     from tierd_policies.registry import EVICTION, UnknownPolicy, eviction
 
+    # An installed command does not look into the folder that it is called in.
+    sys.path.append(str(Path.cwd()))
     names = list(EVICTION) if text.strip() == "all" else [name.strip() for name in text.split(",")]
     for name in names:
         try:
@@ -247,6 +252,10 @@ def _run(references: "References", facts: "TraceFacts", study: "Study") -> "Repo
             return simulate_study(references, facts, study, tell)
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
+    except BrokenProcessPool:
+        fail("a process of the simulation ended early", "use fewer --jobs, or a smaller --sample")
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}", "free space for temporary files; or --jobs 1")
 
 
 @contextmanager

@@ -42,7 +42,9 @@ class Incoming:
             writing = self.by_key.get(key)
             if writing is None:
                 block = self._catalog.blocks.get(key)
-                if block is not None and (block.namespace != namespace or is_readable(block)):
+                if block is not None and block.namespace != namespace:
+                    break  # No chain leads through another namespace: roots differ.
+                if block is not None and is_readable(block):
                     continue
             elif writing.namespace != namespace or not is_joinable(writing, part):
                 break  # Another is writing it: what hangs on it may wait for the next turn.

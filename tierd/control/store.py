@@ -7,6 +7,7 @@ as events. So a whole daemon can be simulated from a seed, and nothing here need
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby, takewhile
 from typing import Any, Final
 
@@ -448,6 +449,8 @@ class Store:
         held = self._readable_prefix(event.namespace, event.keys)
         self.moves.write_now(held, self.config.entry)
         self.room.touch(event.namespace, held)
+        if len(self.persisting) >= self.config.limits.waiting_max:
+            event = replace(event, wait_until_ns=now_ns)
         self.persisting.add(event, [block.key for block in held])
 
     def _is_durable(self, key: BlockKey) -> bool:

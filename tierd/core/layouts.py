@@ -28,6 +28,7 @@ ITEM_BYTES: Final = {
 }
 
 SHARDS_MAX: Final = 64
+LAYERS_MAX: Final = 1 << 16
 BLOCK_BYTES_MAX: Final = GiB
 
 CHUNK_BYTES_MIN: Final = 256 * KiB
@@ -132,6 +133,8 @@ class LayoutSpec:
         for group in self.groups:
             size = group.layer_bytes(self.block_tokens, ITEM_BYTES[self.dtype])
             _require(group.layers > 0 and size > 0, "groups", group, "every layer needs bytes")
+        layers = sum(group.layers for group in self.groups)
+        _require(layers <= LAYERS_MAX, "groups", f"{layers} layers", f"at most {LAYERS_MAX}")
         self._derive()
         _require(
             self.block_bytes <= BLOCK_BYTES_MAX,

@@ -15,6 +15,7 @@ from tierd_bench.cluster.assumptions import (
     PREFILL_RESERVE_BYTES,
     SMALL_MODEL_PARAMS,
 )
+from tierd_bench.planning.models import model_named
 
 PAPER_GPUS: Final = 8
 """GPUs of a node in the paper. Storage NIC and DRAM of smaller nodes shrink in proportion."""
@@ -93,15 +94,18 @@ class Model:
         return (loaded / 1e9) / (flops / 1e15)
 
 
-def _dense(
-    name: str, active: float, weights: float, layers: int, query: int, kv: float, **more: float
+def _heads(
+    name: str, known: str, dtype: str, active: float, weights: float, **more: float
 ) -> Model:
+    """Return a model whose KV and attention are those of the layers that attend to everything."""
+    (full,) = (one for one in model_named(known).layers if one.kind == "full")
+    kv = full.count * full.kv_heads * full.head_bytes(dtype)
     return Model(
         name,
         active_params=active,
         weight_bytes=weights,
         kv_bytes_per_token=kv,
-        attention_width=query * layers,
+        attention_width=full.attention_width * full.count,
         decode_read_bytes_per_token=kv,
         lockstep=False,
         **more,  # type: ignore[arg-type]
@@ -136,9 +140,9 @@ MODELS: Final = {
         # DeepSeek-V3.2. Two nodes hold one copy of the weights.
         _deepseek("ds-660b", 37e9, 660e9, 61, 128, group_nodes=2),
         _deepseek("ds-27b", SMALL_MODEL_PARAMS, 27e9, 30, 32),
-        _dense("qwen2.5-32b", 32e9, 65e9, 64, 40 * 128, 64 * 2 * 8 * 128 * 2, buffer_bytes=40e9),
-        _dense("gpt-oss-120b", 5.1e9, 65e9, 18, 64 * 64, 18 * 2 * 8 * 64),
-        _dense("qwen3-235b", 22e9, 235e9, 94, 64 * 128, 94 * 2 * 4 * 128),
+        _heads("qwen2.5-32b", "qwen2.5-32b", "bf16", 32e9, 65e9, buffer_bytes=40e9),
+        _heads("gpt-oss-120b", "gpt-oss-120b", "fp8", 5.1e9, 65e9),
+        _heads("qwen3-235b", "qwen3-235b-a22b", "fp8", 22e9, 235e9),
     )
 }
 """By name. GPT-OSS counts its 18 layers of full attention; the others have a window of 128."""

@@ -65,7 +65,7 @@ def _ttft(workload: Workload) -> Chart:
         marks = np.percentile(one.every_s, shares)
         _line(figure, marks.tolist(), shares.tolist(), one.tiers, _WAYS[one.tiers])
     figure.update_xaxes(title="time to first token (s, logarithmic)", type="log", dtick="D2")
-    figure.update_yaxes(title="requests whose first token came by then (%)", range=[0, 101])
+    figure.update_yaxes(title="requests by then (%)", range=[0, 101])
     return Chart(
         "Time to first token (simulated)",
         "Share of the trace's requests that have their first token by then, each alone on the "
@@ -81,7 +81,7 @@ def _loading(report: Report) -> Chart:
     _line(figure, tokens, [one.host_s for one in report.lengths], "load, host", COLOURS["host"])
     _line(figure, tokens, [one.disk_s for one in report.lengths], "load, disk", COLOURS["disk"])
     _token_axis(figure, tokens)
-    figure.update_yaxes(title="time (s, logarithmic)", type="log")
+    figure.update_yaxes(title="time (s, logarithmic)", type="log", dtick=1)
     said = ", ".join(f"{one.tier} {break_even_words(one)}" for one in report.break_evens)
     return Chart(
         "Loading a prefix against computing it (computed)",

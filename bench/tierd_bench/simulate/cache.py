@@ -6,18 +6,21 @@ The policy objects are those that the daemon runs, told what the daemon tells th
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tierd.control.policies import Listener
 from tierd.core.keys import KEY_BYTES, BlockKey
-from tierd.core.notes import AgentState
+from tierd.core.notes import AgentState, BlockClass
 from tierd_bench.simulate.hints import STATES
 from tierd_bench.simulate.references import References
 from tierd_bench.traces.requests import prefix_length
 from tierd_policies.protocols import Eviction
 
-_TELL_EVERY = 256
+_TELL_EVERY: Final = 256
+_UNKNOWN: Final[BlockClass] = "unknown"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,11 +73,8 @@ class _Cache:
         self._held: set[int] = set()
         self._children = [0] * (len(keys) + 1)
         """Of each block those that are held; the last place is for the roots' parent, -1."""
-        self._missed = getattr(policy, "missed", _ignore)
-        self._evicted = getattr(policy, "evicted", policy.forget)
-        self._note = getattr(policy, "note", _ignore)
-        self._extend = getattr(policy, "extend", policy.touch)
-        self._tells_use_apart = hasattr(policy, "extend")
+        self._listener = Listener(policy)
+        self._tells_growth_apart = hasattr(policy, "extend")
 
     def ask(self, numbers: Sequence[int], state: AgentState) -> int:
         """Return how many leading blocks of a chain are held; then hold it, as far as it fits."""
@@ -84,10 +84,10 @@ class _Cache:
         if hit == len(chain):
             self._policy.touch(chain)
         else:
-            self._missed(chain[hit:])
+            self._listener.missed(chain[hit:])
             kept = self._hold(chain, numbers, hit)
         if state != STATES[0]:
-            self._note(chain[:kept], (), state)
+            self._listener.note(chain[:kept], [_UNKNOWN] * kept, state)
         return hit
 
     def _hold(self, chain: Sequence[BlockKey], numbers: Sequence[int], hit: int) -> int:
@@ -97,10 +97,11 @@ class _Cache:
         if short <= 0:
             self._policy.touch(chain[:kept])
         else:
-            if self._tells_use_apart and hit:
+            # For a policy that cannot tell them apart, use and growth are one touch.
+            if self._tells_growth_apart and hit:
                 self._policy.touch(chain[:hit])
             kept -= short - self._make_room(short, set(numbers[:hit]))
-            self._extend(chain[:kept])
+            self._listener.extend(chain[:kept])
         self._insert(numbers[hit:kept])
         return kept
 
@@ -118,7 +119,8 @@ class _Cache:
             if not chosen:
                 break
             for number in chosen:
-                self._evicted(self._keys[number])
+                self._listener.evicted(self._keys[number])
+                self._policy.forget(self._keys[number])
             self._held.difference_update(chosen)
             room += len(chosen)
         self.evictions += room
@@ -136,7 +138,3 @@ class _Cache:
             if len(chosen) == wanted:
                 break
         return chosen
-
-
-def _ignore(*told: object) -> None:
-    """Stand in for a method that a policy does without."""

@@ -27,7 +27,8 @@ _TURN_BYTES: Final = 16 * MiB
 class MediumSpec:
     """What a medium reaches, all devices of a tier together.
 
-    Units: bytes a second, seconds. `sync_s` is what making a batch durable takes.
+    Units: bytes a second, seconds. `sync_s` is what making writes durable takes: twice a batch,
+    for the data and for its records.
     """
 
     read_bytes_per_s: float

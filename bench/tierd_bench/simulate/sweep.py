@@ -6,10 +6,11 @@ mean, is left to `study`.
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing.sharedctypes import RawArray
+from multiprocessing.sharedctypes import RawArray, RawValue
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -100,14 +101,16 @@ def _run_in_processes(
 ) -> list[Result]:
     # Not forked: the progress bar has a thread.
     context = multiprocessing.get_context("spawn")
-    done = RawArray("q", len(jobs))
-    with ProcessPoolExecutor(processes, context, _Process.start, (directories, done)) as pool:
+    done, stop = RawArray("q", len(jobs)), RawValue("b", 0)
+    given = (directories, done, stop)
+    with ProcessPoolExecutor(processes, context, _Process.start, given) as pool:
         futures = [pool.submit(_Process.run, at, job) for at, job in enumerate(jobs)]
         try:
             _await(futures, lambda: tell(sum(done)))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        finally:
+            # Also when interrupted: the pool would wait for every job under way.
+            stop.value = 1
+            pool.shutdown(cancel_futures=True)
     return [future.result() for future in futures]
 
 
@@ -121,25 +124,32 @@ def _await(futures: Sequence[Future[Result]], tell: Callable[[], None]) -> None:
 
 
 class _Process:
-    """What a process of the pool keeps from one job to the next."""
+    """What a process of the pool keeps from one job to the next.
+
+    It shares with the one that waits how many references each job has done, and whether to stop.
+    """
 
     parts: tuple[References, ...] = ()
     done: Any = None
-    """References done by each job, one place each, read by the process that waits."""
+    stop: Any = None
 
     @classmethod
-    def start(cls, directories: Sequence[Path], done: Any) -> None:
+    def start(cls, directories: Sequence[Path], done: Any, stop: Any) -> None:
+        # Ctrl-C reaches all processes of a terminal; the one that waits says what follows.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         cls.parts = tuple(open_references(directory) for directory in directories)
-        cls.done = done
+        cls.done, cls.stop = done, stop
 
     @classmethod
     def run(cls, at: int, job: Job) -> Result:
         def tell(references: int) -> None:
             cls.done[at] = references
+            if cls.stop.value:
+                raise InterruptedError(f"{job} is not wanted any more")
 
         references = cls.parts[job.part]
         result = _run(references, job, tell)
-        tell(len(references.blocks))
+        cls.done[at] = len(references.blocks)
         return result
 
 

@@ -1,6 +1,6 @@
 """A simulation's figures as tables for the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from rich.box import SIMPLE_HEAD
@@ -19,20 +19,37 @@ def render_report(report: Report) -> RenderableType:
 
 def _rates(report: Report) -> Table:
     points = report.bounds
-    table = Table(
-        title=_title(report.trace), title_justify="left", title_style="bold", box=SIMPLE_HEAD
-    )
-    table.add_column("hit rate, %", no_wrap=True)
-    for point in points:
-        table.add_column(_heading(report, point), justify="right")
-    table.add_row("infinite", *(_percent(report.infinite_hit_rate) for _ in points))
-    table.add_row("optimum", *(_percent(point.belady) for point in points))
-    lru = (_cell(point.chain_lru, point.belady, None) for point in points)
-    table.add_row("LRU", *lru, end_section=True)
+    headings = [_heading(report, point) for point in points]
+    rows = {
+        "infinite": [_percent(report.infinite_hit_rate) for _ in points],
+        "optimum": [_percent(point.belady) for point in points],
+        "LRU": [_cell(point.chain_lru, point.belady, None) for point in points],
+    }
     for policy, runs in _by_policy(report.runs).items():
         pairs = zip(runs, points, strict=True)
-        cells = (_cell(run.hit_rate, point.belady, run.error) for run, point in pairs)
-        table.add_row(policy, *cells)
+        rows[policy] = [_cell(run.hit_rate, point.belady, run.error) for run, point in pairs]
+    if len(points) > len(rows):
+        # A curve is read from top to bottom.
+        columns, lines = list(rows), [" ".join(heading[::2]) for heading in headings]
+        return _table(report, columns, lines, list(zip(*rows.values(), strict=True)))
+    return _table(report, ["\n".join(h) for h in headings], list(rows), list(rows.values()))
+
+
+def _table(
+    report: Report, columns: Sequence[str], lines: Sequence[str], cells: Sequence[Sequence[str]]
+) -> Table:
+    table = Table(
+        title=_title(report.trace),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("hit rate, %", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    for line, row in zip(lines, cells, strict=True):
+        table.add_row(line, *row)
     return table
 
 
@@ -43,19 +60,19 @@ def _title(facts: TraceFacts) -> str:
     )
 
 
-def _heading(report: Report, point: BoundPoint) -> str:
+def _heading(report: Report, point: BoundPoint) -> tuple[str, str, str]:
     size = point.capacity_blocks * report.trace.block_tokens * report.trace.bytes_per_token
-    return f"{100 * point.capacity_share:.3g} %\n{point.capacity_blocks:,}\n{format_bytes(size)}"
+    return f"{100 * point.capacity_share:.3g} %", f"{point.capacity_blocks:,}", format_bytes(size)
 
 
 def _cell(rate: float, optimum: float, error: float | None) -> str:
-    around = "" if error is None else f" ±{100 * error:.1f}"
+    around = "" if error is None else f"±{100 * error:.1f}"
     share = f" ({100 * rate / optimum:.0f})" if optimum else ""
     return f"{_percent(rate)}{around}{share}"
 
 
 def _percent(rate: float) -> str:
-    return f"{100 * rate:.2f}"
+    return f"{100 * rate:.1f}"
 
 
 def _by_policy(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -68,7 +85,7 @@ def _by_policy(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def _notes(report: Report) -> Iterable[str]:
     facts = report.trace
     size = format_bytes(facts.bytes_per_token)
-    yield f"capacity: share of unique blocks, blocks, bytes at {size} a token"
+    yield f"capacity: share of unique blocks; blocks; bytes at {size} a token"
     yield "in parentheses: percent of the optimum, which is Belady's"
     yield f"order of requests: {facts.order}"
     if report.sample_ratio < 1:

@@ -19,7 +19,7 @@ from tierd.core.layouts import LayoutSpec
 from tierd.core.units import NS_PER_MS, NS_PER_S, PAGE_BYTES, MiB
 from tierd_bench.replay.embedded import EmbeddedSizes
 from tierd_bench.simulate.media import Lanes, Medium, MediumSpec, Piece
-from tierd_bench.simulate.timed_clock import Clock, Resume
+from tierd_bench.simulate.timed_clock import Clock, Process, Resume, Servers, start
 from tierd_bench.simulate.timed_index import SimulatedIndex
 
 _READ_PIECE_BYTES: Final = 8 * MiB
@@ -106,6 +106,7 @@ class SimulatedDaemon:
         self._released: list[int] = []
         self._requests = 0
         self._index = SimulatedIndex()
+        self._committing = Servers(clock, 1)
         self._actions: dict[type, Callable[[Any], None]] = {
             ev.Reply: self._reply,
             ev.Landed: self._tell_landed,
@@ -220,7 +221,7 @@ class SimulatedDaemon:
             for part in self._parts(moves, size):
                 self._read(part, action.urgency)
         else:
-            self._write(moves, action.urgency)
+            start(self._write(moves, action.urgency))
 
     def _urge(self, action: ev.Urge) -> None:
         moves = frozenset(action.moves)
@@ -233,9 +234,22 @@ class SimulatedDaemon:
         piece = Piece(urgency, "read", size, lambda _: self._moved(moves), numbers)
         self._lanes[moves[0].source].enter(piece)
 
-    def _write(self, moves: Sequence[ev.Move], urgency: ev.MoveClass) -> None:
-        """Write all of a batch, make it durable, and only then say so."""
+    def _write(self, moves: Sequence[ev.Move], urgency: ev.MoveClass) -> Process[None]:
+        """Write all of a batch, make it durable, record it, and only then say so."""
         target = moves[0].target
+        name, indexed = self.names[target], target > self.entry
+        if indexed:
+            yield from self._commit(target, 0)  # No record is to say what slots no longer hold.
+        yield partial(self._write_parts, moves, urgency)
+        if indexed:
+            yield self.clock.pause(self._sync_ns(target))
+            yield from self._commit(target, len(moves))
+        self.traffic.payload_bytes[name] += len(moves) * self.layout.shards * self.layout.part_bytes
+        self._moved(moves)
+
+    def _write_parts(self, moves: Sequence[ev.Move], urgency: ev.MoveClass, resume: Resume) -> None:
+        target = moves[0].target
+        slot_bytes = self.layout.block_bytes + self.store.config.tiers[target].header_bytes
         parts = list(self._parts(moves, _SMALL_PIECE_BYTES))
         left = len(parts)
 
@@ -243,32 +257,30 @@ class SimulatedDaemon:
             nonlocal left
             left -= 1
             if not left:
-                sync_ns = int(self.media[target].spec.sync_s * NS_PER_S)
-                self.clock.after(sync_ns, partial(self._written, moves))
+                resume(None)
 
-        if target > self.entry:
-            self._commit(target, 0)  # No record is to say what the slots no longer hold.
-        header_bytes = self.store.config.tiers[target].header_bytes
         for part in parts:
-            size = len(part) * (self.layout.block_bytes + header_bytes)
+            size = len(part) * slot_bytes
             self.traffic.medium_bytes[self.names[target]] += size
             self._lanes[target].enter(Piece(urgency, "write", size, ended))
 
-    def _written(self, moves: Sequence[ev.Move], _: object) -> None:
-        target = moves[0].target
-        if target > self.entry:
-            self._commit(target, len(moves))
-        payload = len(moves) * self.layout.shards * self.layout.part_bytes
-        self.traffic.payload_bytes[self.names[target]] += payload
-        self._moved(moves)
-
     def _drop_records(self, action: ev.DropRecords) -> None:
         if not self._index.dropped:
-            self.clock.after(_FLUSH_NS, lambda _: self._commit(action.tier, 0))
+            flush = partial(self._commit, action.tier, 0)
+            self.clock.after(_FLUSH_NS, lambda _: start(flush()))
         self._index.dropped += len(action.keys)
 
-    def _commit(self, tier: int, added: int) -> None:
-        self.traffic.medium_bytes[self.names[tier]] += self._index.commit(added)
+    def _commit(self, tier: int, added: int) -> Process[None]:
+        """Write records; one commit at a time, which is durable at its end."""
+        yield self._committing.take
+        size = self._index.commit(added)
+        if size:
+            self.traffic.medium_bytes[self.names[tier]] += size
+            yield self.clock.pause(self._sync_ns(tier))
+        self._committing.give()
+
+    def _sync_ns(self, tier: int) -> int:
+        return int(self.media[tier].spec.sync_s * NS_PER_S)
 
     def _moved(self, moves: Sequence[ev.Move]) -> None:
         ends = self.names[moves[0].source], self.names[moves[0].target]
