@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle
+from statistics import median
 from typing import Final
 
-from tierd_bench.bench.disk_limits import Direction, DiskLimit, disk_limit
+from tierd_bench.bench.disk_limits import DEPTHS, Direction, DiskLimit, disk_limit
 from tierd_bench.bench.rows import Figures
 from tierd_bench.bench.stage import NotMeasured, Stage
 from tierd_bench.bench.timing import take_turns
@@ -83,9 +85,10 @@ def disk_read(stage: Stage) -> Figures:
 
     file_bytes = _LIMIT_CHAINS * cold.chain_bytes
     with disk_limit(stage.directory, stage.scene.block_bytes, file_bytes) as bar:
-        values, limits = take_turns(sizes.disk_runs, stage.tell, read, _rate(bar, "read"))
+        rates = _rates(bar, "read")
+        values, *limits = take_turns(sizes.disk_runs, stage.tell, read, *rates)
     note = f"{sizes.disk_chain} blocks a fetch, by {', '.join(sorted(ways))}"
-    return Figures("GB/s", values, limits, bar.what, note)
+    return Figures("GB/s", values, max(limits, key=median), bar.what, note)
 
 
 def disk_write(stage: Stage) -> Figures:
@@ -111,14 +114,19 @@ def disk_write(stage: Stage) -> Figures:
         return source.nbytes / GB / (time.perf_counter() - start)
 
     with disk_limit(stage.directory, stage.scene.block_bytes, _LIMIT_CHAINS * source.nbytes) as bar:
-        limit = _rate(bar, "write")
-        values, limits = take_turns(stage.sizes.disk_runs, stage.tell, write, limit)
+        rates = _rates(bar, "write")
+        values, *limits = take_turns(stage.sizes.disk_runs, stage.tell, write, *rates)
     note = f"{blocks} blocks, from the seal until the index has the last"
-    return Figures("GB/s", values, limits, bar.what, note)
+    return Figures("GB/s", values, max(limits, key=median), bar.what, note)
 
 
-def _rate(limit: DiskLimit, direction: Direction) -> Callable[[], float]:
-    return lambda: limit.bytes_per_s(direction) / GB
+def _rates(limit: DiskLimit, direction: Direction) -> list[Callable[[], float]]:
+    """Return what measures the limit, for each depth."""
+
+    def rate(depth: int) -> float:
+        return limit.bytes_per_s(direction, depth) / GB
+
+    return [partial(rate, depth) for depth in DEPTHS]
 
 
 def await_durable(stage: Stage) -> None:

@@ -75,8 +75,12 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """The value as a multiple of the limit."""
-        return self.value / self.limit
+        """The value as a multiple of the limit: the median over the runs, each with its own."""
+        figures = self.figures
+        if len(figures.values) != len(figures.limits):
+            return self.value / self.limit
+        pairs = zip(figures.values, figures.limits, strict=True)
+        return median(value / limit for value, limit in pairs)
 
     @property
     def met(self) -> bool | None:
