@@ -15,31 +15,30 @@ class EnduranceBudget:
     """Write a block when the reads it promises beat the price of a write.
 
     What blocks promise is learned: of those seen n times, how many were seen again. The price
-    follows the budget: nothing while all of `blocks_max` is saved up, and as much as the best
-    class promises when all is spent, so that writes settle at the rate at which the budget is
-    earned, and go to the blocks that are read most.
+    follows the budget: nothing while all of it is saved up, and as much as the best class
+    promises when all is spent, so that writes settle at the rate at which the budget is earned,
+    and go to the blocks that are read most.
 
-    Who owns the clock calls `earn`: a budget of B bytes a day earns B / 86400 / block bytes a
-    second. It starts saved up.
+    The budget itself, its bytes and its clock, is control's: it tells by `afford` how much is
+    saved up, and writes nothing that it cannot pay. Without one all is saved up, always.
 
-    Units: blocks; `blocks_max` is how many may be written at a stroke. O(1).
+    Units: O(1); 4 bytes for each of `keys_expected`.
 
     Source: write where reads saved per byte written exceed rho* = A C / S, from the study of
     high-bandwidth flash (arXiv 2608.11668), with the price found by feedback instead of given.
     """
 
-    def __init__(self, blocks_max: float, keys_expected: int = 1 << 18) -> None:
-        self._blocks_max = blocks_max
-        self._saved = blocks_max
+    def __init__(self, keys_expected: int = 1 << 18) -> None:
+        self._saved_ratio = 1.0
         self._sketch = FrequencySketch(keys_expected)
         self._seen = [0.0] * (_SIGHTINGS_MAX + 2)
         """How many keys were seen n times."""
         self._promised = [_OPTIMISM] * (_SIGHTINGS_MAX + 2)
         self._calls = 0
 
-    def earn(self, blocks: float) -> None:
-        """Add to what may be written."""
-        self._saved = min(self._blocks_max, self._saved + blocks)
+    def afford(self, saved_ratio: float) -> None:
+        """Note which share of what the budget can save up is there, below 0 if it is owed."""
+        self._saved_ratio = min(1.0, saved_ratio)
 
     def admit(self, key: BlockKey) -> bool:
         """Note a sighting of `key`, and say whether it is worth a write now."""
@@ -49,11 +48,8 @@ class EnduranceBudget:
         self._calls += 1
         if self._calls % _LEARN_EVERY == 0:
             self._learn()
-        price = max(self._promised) * (1 - self._saved / self._blocks_max)
-        if self._saved < 1 or self._promised[count] < price:
-            return False
-        self._saved -= 1
-        return True
+        price = max(self._promised) * (1 - self._saved_ratio)
+        return self._promised[count] >= price
 
     def _learn(self) -> None:
         """Estimate the reads after n sightings: the chance of one more, times that and the rest."""

@@ -1,12 +1,15 @@
 """Which chains to bring to the entry tier before they are asked for, and when.
 
 A prefetch policy hears what happens and is asked what is due. Times are monotonic nanoseconds.
-Whether there is room, and whether demand goes first, is left to control.
+Whether there is room, and whether demand goes first, is left to control. A conversation is known
+by its chain: its next fetch continues the chain after which it paused.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final, Protocol
+from heapq import heappop, heappush
+from itertools import islice
+from typing import Final
 
 from tierd.core.keys import BlockKey
 from tierd.core.notes import AgentState
@@ -14,36 +17,8 @@ from tierd.core.notes import AgentState
 Chain = Sequence[BlockKey]
 
 
-class Prefetch(Protocol):
-    """What is asked of a prefetch policy."""
-
-    def hinted(self, chain: Chain) -> None:
-        """Note that a client says that `chain` will be fetched soon."""
-        ...
-
-    def paused(self, session: int, chain: Chain, state: AgentState, now_ns: int) -> None:
-        """Note that a session's turn ended after `chain`, and why."""
-        ...
-
-    def queued(self, session: int, chain: Chain) -> None:
-        """Note that a request for `chain` is last in the engine's queue."""
-        ...
-
-    def fetched(self, session: int, now_ns: int) -> None:
-        """Note that a session's next fetch has come: what was expected of it is over."""
-        ...
-
-    def due(self, now_ns: int) -> list[Chain]:
-        """Return the chains to prefetch now, most urgent first, each once."""
-        ...
-
-    def next_ns(self) -> int | None:
-        """Return when `due` is next worth asking, or None if only after another note."""
-        ...
-
-
 class OnHint:
-    """Prefetch what clients ask for, and nothing else.
+    """Prefetch what clients ask for at once, and nothing else.
 
     Units: O(1); at most `chains_max` wait, beyond that the oldest hint is dropped.
 
@@ -52,118 +27,138 @@ class OnHint:
 
     def __init__(self, chains_max: int = 256) -> None:
         self._chains_max = chains_max
-        self._waiting: list[Chain] = []
+        self._hinted: OrderedDict[BlockKey, Chain] = OrderedDict()
 
     def hinted(self, chain: Chain) -> None:
-        """Note that `chain` is wanted."""
-        self._waiting = [*self._waiting[-self._chains_max + 1 :], chain]
+        """Note that a client says that `chain` will be fetched soon."""
+        if chain:
+            self._hinted.setdefault(chain[-1], chain)
+        if len(self._hinted) > self._chains_max:
+            self._hinted.popitem(last=False)
 
-    def paused(self, session: int, chain: Chain, state: AgentState, now_ns: int) -> None:
-        """Nothing follows from a pause."""
+    def paused(self, chain: Chain, state: AgentState, now_ns: int) -> None:
+        """Note that a turn ended after `chain`, and why. Nothing follows from it."""
 
-    def queued(self, session: int, chain: Chain) -> None:
-        """Nothing follows from a queue."""
-
-    def fetched(self, session: int, now_ns: int) -> None:
-        """Nothing was expected."""
+    def fetched(self, chain: Chain, now_ns: int) -> None:
+        """Note that `chain` is being fetched: nothing needs to be expected of it any more."""
+        if self._hinted and chain:
+            self._hinted.pop(chain[-1], None)
 
     def due(self, now_ns: int) -> list[Chain]:
-        """Return what was hinted since the last call."""
-        due, self._waiting = self._waiting, []
+        """Return the chains to prefetch now, most urgent first, each once."""
+        due = list(self._hinted.values())
+        self._hinted.clear()
         return due
 
     def next_ns(self) -> int | None:
-        """Return None: hints are due at once."""
+        """Return when `due` is next worth asking, if only time goes by; None is never."""
         return None
 
 
 _FIRST_GAP_NS: Final = 2_000_000_000
 _LEARNED_RATIO: Final = 0.1
+_DUE_MAX: Final = 8
 
 
 class NextTurn(OnHint):
-    """Prefetch the chain of a live session when its next turn is near, and what is hinted.
+    """Prefetch the chain of a live conversation when its next turn is near, and what is hinted.
 
     How long agents pause is learned for each state, as a moving average; a chain is due when
-    half of that has passed, once. Sessions that ended are expected no more.
+    half of that has passed, once. What ended is expected no more.
 
-    Units: O(1), and O(sessions) to find what is due; at most `sessions_max` are expected, beyond
-    that the one that paused first is not.
+    Units: O(log n) a pause, and O(1) a block of a fetched chain; at most `paused_max`
+    conversations are expected, beyond that the one that paused first is not.
 
     Source: the advisory requests of SYMPHONY (NSDI 2026); gaps after tools and after people
     differ a hundredfold (TraceLab).
     """
 
-    def __init__(self, sessions_max: int = 4096) -> None:
+    def __init__(self, paused_max: int = 4096) -> None:
         super().__init__()
-        self._sessions_max = sessions_max
-        self._paused: OrderedDict[int, tuple[AgentState, int]] = OrderedDict()
-        self._expected: dict[int, tuple[int, Chain]] = {}
+        self._paused_max = paused_max
+        self._paused: OrderedDict[BlockKey, tuple[AgentState, int, Chain]] = OrderedDict()
+        """By the last key of their chains, the first to pause first."""
+        self._near: list[tuple[int, BlockKey, int]] = []
+        """When each is due, with the time of that pause: another is no longer meant."""
         self._gaps_ns: dict[AgentState, float] = {}
 
-    def paused(self, session: int, chain: Chain, state: AgentState, now_ns: int) -> None:
-        """Expect the session back, unless it ended."""
-        self._forget(session)
+    def paused(self, chain: Chain, state: AgentState, now_ns: int) -> None:
+        """Expect the conversation back, unless it ended."""
+        if not chain:
+            return
+        self._paused.pop(chain[-1], None)
         if state == "session_ended":
             return
-        self._paused[session] = (state, now_ns)
+        self._paused[chain[-1]] = (state, now_ns, chain)
         gap_ns = self._gaps_ns.get(state, _FIRST_GAP_NS)
-        self._expected[session] = (now_ns + int(gap_ns / 2), chain)
-        if len(self._paused) > self._sessions_max:
-            self._forget(next(iter(self._paused)))
+        heappush(self._near, (now_ns + int(gap_ns / 2), chain[-1], now_ns))
+        if len(self._paused) > self._paused_max:
+            self._paused.popitem(last=False)
+        if len(self._near) > 2 * self._paused_max:
+            self._near = sorted(each for each in self._near if self._is_meant(each))
 
-    def fetched(self, session: int, now_ns: int) -> None:
-        """Learn how long the session paused."""
-        if session in self._paused:
-            state, since_ns = self._paused[session]
+    def fetched(self, chain: Chain, now_ns: int) -> None:
+        """Learn how long the conversation that `chain` continues has paused."""
+        super().fetched(chain, now_ns)
+        if not self._paused:
+            return
+        last = next((key for key in reversed(chain) if key in self._paused), None)
+        if last is not None:
+            state, since_ns, _ = self._paused.pop(last)
             known_ns = self._gaps_ns.get(state, _FIRST_GAP_NS)
             self._gaps_ns[state] = known_ns + _LEARNED_RATIO * (now_ns - since_ns - known_ns)
-            self._forget(session)
 
     def due(self, now_ns: int) -> list[Chain]:
-        """Return what was hinted, and what sessions will ask for soon."""
-        near = sorted((at, session) for session, (at, _) in self._expected.items() if at <= now_ns)
-        return [*super().due(now_ns), *(self._expected.pop(session)[1] for _, session in near)]
+        """Return what was hinted, and a few of what will be asked for soon."""
+        due = super().due(now_ns)
+        while len(due) < _DUE_MAX and self._near and self._near[0][0] <= now_ns:
+            near = heappop(self._near)
+            if self._is_meant(near):
+                due.append(self._paused[near[1]][2])
+        return due
 
     def next_ns(self) -> int | None:
         """Return when the next chain is due."""
-        return min((at for at, _ in self._expected.values()), default=None)
+        while self._near and not self._is_meant(self._near[0]):
+            heappop(self._near)
+        return self._near[0][0] if self._near else None
 
-    def _forget(self, session: int) -> None:
-        self._paused.pop(session, None)
-        self._expected.pop(session, None)
+    def _is_meant(self, near: tuple[int, BlockKey, int]) -> bool:
+        _, last, since_ns = near
+        return last in self._paused and self._paused[last][1] == since_ns
 
 
 class QueueLookAhead(OnHint):
-    """Prefetch what the first requests in the engine's queue will ask for, and what is hinted.
+    """Take hints for the engine's queue, and prefetch what its first requests will ask for.
 
-    Units: O(1); `depth` requests are looked at, and a request is due once.
+    So a long queue does not turn the entry tier over before its first requests are served.
+    What was prefetched and overtaken by a later request is not waited for.
+
+    Units: O(`depth`); `depth` requests are looked at, and each is due once.
 
     Source: the look-ahead over the scheduler's queue of CachedAttention (ATC 2024) and PCR
     (arXiv 2603.23049).
     """
 
-    def __init__(self, depth: int = 4) -> None:
-        super().__init__()
+    def __init__(self, depth: int = 4, chains_max: int = 256) -> None:
+        super().__init__(chains_max)
         self._depth = depth
-        self._queue: OrderedDict[int, Chain] = OrderedDict()
-        self._done: set[int] = set()
+        self._done: OrderedDict[BlockKey, None] = OrderedDict()
+        """Prefetched, not yet fetched, in the order of the queue."""
 
-    def queued(self, session: int, chain: Chain) -> None:
-        """Put the session's request last."""
-        self._forget(session)
-        self._queue[session] = chain
-
-    def fetched(self, session: int, now_ns: int) -> None:
-        """Take the session's request off the queue."""
-        self._forget(session)
+    def fetched(self, chain: Chain, now_ns: int) -> None:
+        """Take the request, and what it overtook, off the queue."""
+        if not chain:
+            return
+        if self._hinted.pop(chain[-1], None) is not None:
+            self._done.clear()
+        elif chain[-1] in self._done:
+            while self._done.popitem(last=False)[0] != chain[-1]:
+                pass
 
     def due(self, now_ns: int) -> list[Chain]:
-        """Return what was hinted, and the first in the queue that were not due before."""
-        first = [each for each in list(self._queue)[: self._depth] if each not in self._done]
-        self._done.update(first)
-        return [*super().due(now_ns), *(self._queue[session] for session in first)]
-
-    def _forget(self, session: int) -> None:
-        self._queue.pop(session, None)
-        self._done.discard(session)
+        """Return the first in the queue that were not due before."""
+        free = self._depth - len(self._done)
+        first = list(islice(self._hinted, max(0, free)))
+        self._done.update(dict.fromkeys(first))
+        return [self._hinted.pop(key) for key in first]

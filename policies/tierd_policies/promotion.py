@@ -30,12 +30,14 @@ class PromoteByCost:
     A block that was fetched n times is taken to be fetched n times more; each saves `saved_s`,
     and the move costs `move_s` of the route's time.
 
+    Units: only the ratio of the two matters. By default a move costs what two fetches save.
+
     Source: the renewal argument of ski rental (Karlin et al., 1988): at most twice the cost of
     knowing the future.
     """
 
-    move_s: float
-    saved_s: float
+    move_s: float = 2.0
+    saved_s: float = 1.0
 
     def promote(self, hits: int) -> bool:
         """Say whether `hits` more fetches save more than the move costs."""

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.policies.replaying import zipf
+from tierd.control.budget import NS_PER_DAY, WriteBudget
 from tierd.core.keys import BlockKey
 from tierd_policies.endurance import EnduranceBudget
 from tierd_policies.frequency_admission import FrequencyAdmission
@@ -56,21 +57,21 @@ def test_frequency_admits_from_the_nth_sighting_on() -> None:
 
 
 def test_a_full_budget_admits_everything() -> None:
-    policy = EnduranceBudget(blocks_max=1e9)
+    policy = EnduranceBudget()
+    policy.afford(1.0)
     assert all(policy.admit(key(number)) for number in range(100))
 
 
-def test_a_spent_budget_admits_nothing_until_it_earns() -> None:
-    policy = EnduranceBudget(blocks_max=1)
-    assert policy.admit(key(1))
-    assert not policy.admit(key(2))
-    policy.earn(1)
-    assert policy.admit(key(3))
+def test_a_spent_budget_admits_only_the_best_class() -> None:
+    policy = EnduranceBudget()
+    policy.afford(-0.5)
+    assert not policy.admit(key(1))
 
 
 def test_under_a_budget_what_is_seen_often_is_written() -> None:
     """A tenth of what is seen may be written: the popular gets it."""
-    policy = EnduranceBudget(blocks_max=200)
+    policy = EnduranceBudget()
+    budget = WriteBudget(bytes_per_day=24 * 200)
     source = random.Random(1)
     written: list[int] = []
     asked = 0
@@ -78,9 +79,12 @@ def test_under_a_budget_what_is_seen_often_is_written() -> None:
         once = source.random() < 0.5
         seen = 1000 + asked if once else number
         asked += 1
-        policy.earn(0.1)
-        if policy.admit(key(seen)):
+        now_ns = asked * NS_PER_DAY // (24 * 200) // 10
+        policy.afford(budget.left_ratio(now_ns))
+        if policy.admit(key(seen)) and budget.allows(now_ns):
+            budget.spend(1)
             written.append(seen)
     late = written[len(written) // 2 :]
-    assert len(written) <= 200 + asked * 0.1
+    assert len(written) <= 200 + asked * 0.1 + 1
+    assert len(late) > 100
     assert sum(number >= 1000 for number in late) < len(late) / 10

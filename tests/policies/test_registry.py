@@ -22,7 +22,7 @@ def test_a_module_path_makes_a_policy() -> None:
         ("no.such.module:Lifo", "cannot import 'no.such.module'"),
         (":Lifo", "cannot import ''"),
         ("tierd_policies.fifo:Lifo", "tierd_policies.fifo has no class 'Lifo'"),
-        ("tierd_policies.promotion:PromoteByCost", "must be made without arguments"),
+        ("tierd_policies.levels:LeveledLru", "must be made without arguments"),
         ("tierd_policies.promotion:NeverPromote", "lacks touch, cool, forget, victims"),
     ],
 )

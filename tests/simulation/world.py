@@ -7,7 +7,7 @@ moves to `mover.py`.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from heapq import heappop, heappush
@@ -21,14 +21,15 @@ from tests.stores import tier
 from tierd.control import events as ev
 from tierd.control import laws
 from tierd.control.config import Limits, StoreConfig
-from tierd.control.policies import Admission, Policies
+from tierd.control.policies import Policies, Promotion
 from tierd.control.store import Store
 from tierd.core.keys import BlockKey
 from tierd.core.units import PAGE_BYTES
 from tierd.tiers.faulty import NO_FAULTS, FaultRatios
-from tierd_policies.admission import AlwaysAdmit, SecondTouch
+from tierd_policies.admission import AlwaysAdmit
 from tierd_policies.chain_lru import ChainLRU
-from tierd_policies.promotion import PromoteOnHit
+from tierd_policies.promotion import NeverPromote, PromoteByCost, PromoteOnHit
+from tierd_policies.registry import ADMISSION, EVICTION, PREFETCH
 
 _EVENTS_KEPT = 40
 _STEPS_MAX = 100_000
@@ -70,8 +71,6 @@ class Outcome:
 
 def random_config(rng: Random) -> StoreConfig:
     """Return three tiers of a few slots, with tight limits and one of the policies."""
-    admissions: Sequence[Callable[[], Admission]] = [AlwaysAdmit, AlwaysAdmit, SecondTouch]
-    admission, hits_min = rng.choice(admissions), rng.randint(1, 3)
     limits = Limits(
         leases_per_session_max=rng.randint(3, 8),
         waiting_max=rng.randint(1, 6),
@@ -92,10 +91,22 @@ def random_config(rng: Random) -> StoreConfig:
     return StoreConfig(
         tiers,
         HOST,
-        Policies(ChainLRU, admission, PromoteOnHit(hits_min)),
+        _random_policies(rng),
         limits,
         read_lease_ns=rng.randint(10, 40),
         write_lease_ns=rng.randint(15, 60),
+    )
+
+
+def _random_policies(rng: Random) -> Policies:
+    """Return chain LRU and always to disk half of the time, and else any that there are."""
+    by_hits = [PromoteOnHit(hits) for hits in (1, 2, 3)]
+    promotions: list[Promotion] = [*by_hits, PromoteByCost(), NeverPromote()]
+    return Policies(
+        eviction=rng.choice([ChainLRU] * len(EVICTION) + [*EVICTION.values()]),
+        admission=rng.choice([AlwaysAdmit] * len(ADMISSION) + [*ADMISSION.values()]),
+        promotion=rng.choice(promotions),
+        prefetch=rng.choice([*PREFETCH.values()]),
     )
 
 

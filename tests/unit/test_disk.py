@@ -178,6 +178,22 @@ async def test_a_segment_that_vanished_is_a_fault_of_its_slots(space: DiskSpace)
     assert fault is None
 
 
+async def test_a_segment_that_somebody_removed_is_made_anew(
+    tier: DiskTier, space: DiskSpace
+) -> None:
+    """A tier that had lost one file was offline until the restart: every write to its region
+    failed, and probes took the file's absence for the medium's."""
+    await space.write(blocks(0, 1, 5))
+    space.segment_path(0).unlink()
+    with pytest.raises(TierOffline):
+        await space.write(blocks(2))
+    assert await tier.probe() == Probe()
+    await space.write(blocks(2))
+    await space.sync()
+    faults = await space.read(wanted(0, 2, 5))
+    assert [fault is None for fault in faults] == [False, True, True]
+
+
 async def test_reopening_finds_the_regions(tmp_path: Path) -> None:
     directories = [tmp_path / "one", tmp_path / "two"]
     tier = DiskTier(directories, threads=1)

@@ -170,3 +170,11 @@ async def test_way_is_made_for_a_client_that_reads_by_itself() -> None:
     medium.now_ns += 100 * NS_PER_MS
     medium.end_one()
     assert medium.under_way() == {"write_back": 2}
+
+
+async def test_a_medium_of_several_devices_takes_as_much_for_each() -> None:
+    """The limit was one for a whole tier: of four directories it kept hardly one device busy."""
+    medium = Medium()
+    medium.lanes = Lanes(lambda: medium.now_ns, bytes_max=8, devices=4)
+    medium.enter("demand", count=40)
+    assert medium.under_way() == {"demand": 4 * 8}

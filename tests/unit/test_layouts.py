@@ -165,6 +165,7 @@ def test_equal_layouts_share() -> None:
         ({"groups": ()}, "layout.groups"),
         ({"groups": (LayerGroup(0, 8, 128),)}, "layout.groups"),
         ({"groups": (LayerGroup(32, 8, 0),)}, "layout.groups"),
+        ({"groups": (LayerGroup(2**16, 1, 1), LayerGroup(1, 1, 1))}, "layout.groups"),
         ({"groups": (LayerGroup(4, kind="recurrent"),)}, "layout.groups"),
         ({"block_tokens": GiB}, "layout.block_bytes"),
     ],

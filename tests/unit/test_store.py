@@ -80,6 +80,16 @@ def test_keys_that_are_no_chain_are_no_prefix() -> None:
         assert fetched.blocks == blocks
 
 
+def test_no_chain_leads_through_another_namespace() -> None:
+    """A client that knew keys of a namespace could hang its own blocks on the blocks of others."""
+    driver = host_only()
+    driver.publish("ab")
+    other = driver.open(page_layout("other"))
+    foreign, own = spelled("ab"), BlockKey(b"x")
+    asked = ev.Reserve(1, 9, other, [*foreign, own], 0, 0)
+    assert driver.ask(asked, ev.Reserved) == ev.Reserved(0, (), 0)
+
+
 def test_a_key_asked_for_twice_is_reserved_once() -> None:
     driver = host_only()
     key = BlockKey(b"a")
@@ -678,6 +688,19 @@ def test_persist_is_answered_when_every_block_is_on_disk() -> None:
     assert driver.answers() == []
     driver.end_moves()
     assert driver.answers() == [ev.Persisted(3)]
+
+
+def test_persist_waits_for_no_more_clients_than_the_limit() -> None:
+    """Every chain that somebody waited for was looked at after every move, however many: there was
+    no end to the requests that one client could have waiting."""
+    limits = Limits(waiting_max=2, write_batch_bytes=8192, write_batches_max=2)
+    driver = Driver(store_config(tier("host", 8), tier("disk", 8), limits=limits), LAYOUT)
+    driver.publish("abc")
+    for request in (50, 51, 52):
+        driver.feed(ev.Persist(1, request, 0, spelled("abc"), 10**12))
+    assert driver.answers() == [ev.Persisted(0)]
+    driver.end_moves()
+    assert driver.answers() == [ev.Persisted(3), ev.Persisted(3)]
 
 
 def test_persist_writes_what_the_policy_would_not() -> None:

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
+from tierd.cli import simulate_timed as timed
 from tierd.cli.console import err, fail, out, refuse
 from tierd.cli.extras import bench_or_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tierd_bench.simulate.capacities import Capacity
     from tierd_bench.simulate.references import References
     from tierd_bench.simulate.report import Report, TraceFacts
     from tierd_bench.simulate.study import Study
+    from tierd_bench.simulate.timed import TimedRun
     from tierd_bench.traces import Trace
 
 _INTERRUPTED = 130
@@ -126,11 +128,30 @@ def simulate(
         int | None,
         _option("--jobs", _RUN, "Processes; one for each core if left out.", min=1, max=1024),
     ] = None,
+    host: timed.Host = None,
+    disk: timed.Disk = "0",
+    device: timed.Device = "0",
+    admission: timed.Admission = "always",
+    users: timed.Users = 8,
+    engines: timed.Engines = 1,
+    speed: timed.Speed = None,
+    closed: timed.Closed = False,
+    route: timed.DiskRoute = "auto",
+    model: timed.Model = None,
+    tflops: timed.Tflops = None,
+    utilisation: timed.Utilisation = None,
+    tokens_per_s: timed.TokensPerS = None,
+    host_bandwidth: timed.HostBandwidth = None,
+    disk_bandwidth: timed.DiskBandwidth = None,
+    disk_writes: timed.DiskWrites = None,
     json_file: Annotated[
         Path | None, _option("--json", _REPORTS, "Write the figures there.", metavar="FILE")
     ] = None,
     csv_file: Annotated[
         Path | None, _option("--csv", _REPORTS, "Write the rows there.", metavar="FILE")
+    ] = None,
+    html_file: Annotated[
+        Path | None, _option("--html", _REPORTS, "Write a page with charts there.", metavar="FILE")
     ] = None,
 ) -> None:
     """Simulate caches of several sizes and policies over a trace, beside the best possible.
@@ -142,9 +163,12 @@ def simulate(
 
     The optimum is Belady's: no cache does better that holds each request when it ends. Capacity
     is counted in blocks; a share is one of the trace's unique blocks, rounded down.
+
+    With --host the daemon's own store is run, too, on a virtual clock with modelled tiers: hits by
+    tier, bytes by route, and the time to the first token beside that without a cache.
     """
     bench_or_end()
-    for file in (json_file, csv_file):
+    for file in (json_file, csv_file, html_file):
         if file is not None and not file.absolute().parent.is_dir():
             refuse(f"{file}: no such directory", "create it first, or write elsewhere")
     from tierd_bench.simulate.capacities import curve
@@ -156,6 +180,26 @@ def simulate(
     wanted = _capacities(capacity) if points is None else curve(points)
     sample_ratio = _sample_ratio(sample)
     token_bytes = _size("--bytes-per-token", bytes_per_token)
+    given = timed.Timed(
+        host,
+        disk,
+        device,
+        admission,
+        users,
+        engines,
+        speed,
+        closed,
+        route,
+        model,
+        tflops,
+        utilisation,
+        tokens_per_s,
+        host_bandwidth,
+        disk_bandwidth,
+        disk_writes,
+    )
+    setting = timed.timed_setting(given, token_bytes)
+    token_bytes = token_bytes if setting is None else setting.bytes_per_token
     read = _read(traces, format, block_tokens, sessions, requests, tokenizer)
     references, facts = _prepare(read, token_bytes, overlap, seed)
     if not hints:
@@ -163,7 +207,9 @@ def simulate(
     block_bytes = facts.block_tokens * token_bytes
     sizes = {each.size(facts.unique_blocks, block_bytes): None for each in wanted}
     study = Study(policies, tuple(sizes), sample_ratio, jobs or available_cores())
-    _show(_run(references, facts, study), json_file, csv_file)
+    report = _run(references, facts, study)
+    runs = [] if setting is None else timed.run_timed(read, setting, policies)
+    _show(report, runs, json_file, csv_file, html_file)
 
 
 def _policies(text: str) -> tuple[str, ...]:
@@ -280,17 +326,33 @@ def _progress_bar() -> "Iterator[Callable[[int, int], None]]":
         yield tell
 
 
-def _show(report: "Report", json_file: Path | None, csv_file: Path | None) -> None:
+def _show(
+    report: "Report",
+    runs: "Sequence[TimedRun]",
+    json_file: Path | None,
+    csv_file: Path | None,
+    html_file: Path | None,
+) -> None:
     from tierd_bench.replay.files import write_json, write_text
     from tierd_bench.simulate.table import render_report
+    from tierd_bench.simulate.timed_table import render_timed
 
     out.print(render_report(report))
+    figures = report.as_json()
+    if runs:
+        out.print(render_timed(runs))
+        figures["timed"] = [run.as_json() for run in runs]
     try:
         if json_file is not None:
-            asyncio.run(write_json(json_file, report.as_json()))
+            asyncio.run(write_json(json_file, figures))
             out.print(f"figures: {json_file}")
         if csv_file is not None:
             asyncio.run(write_text(csv_file, report.as_csv()))
             out.print(f"rows: {csv_file}")
+        if html_file is not None:
+            from tierd_bench.simulate.page import render_page
+
+            asyncio.run(write_text(html_file, render_page(report, runs)))
+            out.print(f"page with charts: {html_file}")
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}", "free the path; the figures are above")

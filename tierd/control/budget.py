@@ -32,6 +32,12 @@ class WriteBudget:
         if self.bytes_per_day:
             self._level -= size * NS_PER_DAY
 
+    def left_ratio(self, now_ns: int) -> float:
+        """Return what is in hand as a share of the most that can be; without a limit 1."""
+        if not self.bytes_per_day:
+            return 1.0
+        return self.left_bytes(now_ns) * NS_PER_DAY / self._burst
+
     def left_bytes(self, now_ns: int) -> int:
         """Return what is in hand at `now_ns`; below 0 it is owed; without a limit 0."""
         if self._filled_ns is not None:

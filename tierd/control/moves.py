@@ -62,6 +62,7 @@ class Moves:
         self._starting: list[MoveState] = []
         self._urged: list[int] = []
         self._admission: list[Admission] = [config.policies.admission() for _ in config.tiers]
+        self._afford = [getattr(admission, "afford", None) for admission in self._admission]
         self.by_number: dict[int, MoveState] = {}
         self.by_key: dict[BlockKey, MoveState] = {}
         self.writing_back: list[int] = [0] * len(config.tiers)
@@ -175,7 +176,11 @@ class Moves:
         for block in blocks:
             if block.slots[tier] is None or block.coldest() > tier:
                 continue
-            if self._room.is_due(block.key, tier + 1) or not admission.admit(block.key):
+            if self._room.is_due(block.key, tier + 1):
+                continue
+            if (afford := self._afford[tier + 1]) is not None:
+                afford(budget.left_ratio(now_ns))
+            if not admission.admit(block.key):
                 continue
             if budget.allows(now_ns):
                 self._queue(block, tier)

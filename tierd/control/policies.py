@@ -54,7 +54,11 @@ def _ignore(*_: object) -> None:
 
 
 class Admission(Protocol):
-    """Decides which blocks are worth writing to a colder tier."""
+    """Decides which blocks are worth writing to a colder tier.
+
+    One with `afford(saved_ratio)` hears before it is asked how much of the budget of writes is
+    saved up, 1 being all that can be; below 0 it is owed.
+    """
 
     def admit(self, key: BlockKey) -> bool:
         """Say whether `key`, just published or fetched and not yet written, should be."""
@@ -69,10 +73,62 @@ class Promotion(Protocol):
         ...
 
 
+class Prefetch(Protocol):
+    """Decides which chains to bring to the entry tier before they are asked for."""
+
+    def hinted(self, chain: Sequence[BlockKey]) -> None:
+        """Note that a client says that `chain` will be fetched soon."""
+        ...
+
+    def paused(self, chain: Sequence[BlockKey], state: AgentState, now_ns: int) -> None:
+        """Note that a turn ended after `chain`, and why."""
+        ...
+
+    def fetched(self, chain: Sequence[BlockKey], now_ns: int) -> None:
+        """Note that `chain` is being fetched: nothing needs to be expected of it any more."""
+        ...
+
+    def due(self, now_ns: int) -> list[Sequence[BlockKey]]:
+        """Return the chains to prefetch now, most urgent first, each once."""
+        ...
+
+    def next_ns(self) -> int | None:
+        """Return when `due` is next worth asking, if only time goes by; None is never."""
+        ...
+
+
+class Hints:
+    """The prefetch policy of a store that is told of none: what is hinted is due."""
+
+    def __init__(self) -> None:
+        self._hinted: list[Sequence[BlockKey]] = []
+
+    def hinted(self, chain: Sequence[BlockKey]) -> None:
+        """Note that `chain` is due."""
+        self._hinted.append(chain)
+
+    def paused(self, chain: Sequence[BlockKey], state: AgentState, now_ns: int) -> None:
+        """Nothing follows from a pause."""
+
+    def fetched(self, chain: Sequence[BlockKey], now_ns: int) -> None:
+        """Nothing was expected."""
+
+    def due(self, now_ns: int) -> list[Sequence[BlockKey]]:
+        """Return what was hinted since the last call."""
+        due, self._hinted = self._hinted, []
+        return due
+
+    def next_ns(self) -> int | None:
+        """Return None: hints are due at once."""
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """How to make the policies: one eviction a namespace and tier, one admission a tier."""
+    """How to make the policies: one eviction a namespace and tier, one admission a tier, and one
+    prefetch a namespace."""
 
     eviction: Callable[[], Eviction]
     admission: Callable[[], Admission]
     promotion: Promotion
+    prefetch: Callable[[], Prefetch] = Hints

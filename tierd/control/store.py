@@ -20,6 +20,7 @@ from tierd.control.leases import Lease, LeaseTable, Session
 from tierd.control.moves import Moves, MoveState, Waiter
 from tierd.control.persisting import Persisting
 from tierd.control.planner import best_tiers, plan_fetch, stage, wait_for
+from tierd.control.policies import Prefetch
 from tierd.control.recovery import parents_first, recover
 from tierd.control.room import Room
 from tierd.control.waiting import Waiting
@@ -61,6 +62,7 @@ class Store:
         self.sessions: dict[int, Session] = {}
         self.incoming = Incoming(config, self.catalog, self.room)
         self.counts: list[Counts] = []
+        self.prefetching: list[Prefetch] = []
         self.waiting = Waiting()
         self.persisting = Persisting(self._is_durable, self._is_coming)
         self._handlers: dict[type, Callable[[Any, int], None]] = {
@@ -111,6 +113,7 @@ class Store:
             self.leases.next_expiry_ns(),
             self.moves.next_wakeup_ns(),
             self.incoming.next_expiry_ns(),
+            *(policy.next_ns() for policy in self.prefetching),
         )
         return min((time for time in times if time is not None), default=None)
 
@@ -175,6 +178,7 @@ class Store:
         self.catalog.namespaces.append(namespace)
         self.catalog.names[name] = namespace
         self.counts.append(Counts(layout.block_tokens))
+        self.prefetching.append(self.config.policies.prefetch())
         tiers = range(len(self.config.tiers))
         bytes_ = layout.block_bytes
         self.room.add_namespace(
@@ -198,6 +202,7 @@ class Store:
 
     def _fetch(self, event: ev.Fetch, now_ns: int) -> None:
         keys = event.keys
+        self.prefetching[event.namespace].fetched(keys, now_ns)
         held = self._readable_prefix(event.namespace, keys)
         if self._should_wait(event, len(held), now_ns):
             return
@@ -230,6 +235,7 @@ class Store:
         self._reply(event, body)
         if held:
             self._outbox.add(ev.Defer(ev.Touched(event.namespace, keys[: len(held)])))
+        self._bring_due(event.namespace, now_ns)
 
     def _stage(self, event: ev.Stage, now_ns: int) -> None:
         lease = self.leases.leases.get(event.lease)
@@ -478,23 +484,34 @@ class Store:
         self._reply(event, ev.Pinned(len(held)))
 
     def _prefetch(self, event: ev.Prefetch, now_ns: int) -> None:
-        held = self._readable_prefix(event.namespace, event.keys)
+        self.prefetching[event.namespace].hinted(event.keys)
+        self._bring_due(event.namespace, now_ns)
+
+    def _bring_due(self, namespace: int, now_ns: int) -> None:
+        for chain in self.prefetching[namespace].due(now_ns):
+            self._bring(namespace, chain)
+
+    def _bring(self, namespace: int, keys: Sequence[BlockKey]) -> None:
+        """Have the held prefix of `keys` come to the entry tier, as far as there is room."""
+        held = self._readable_prefix(namespace, keys)
         entry = self.config.entry
         cold = [b for b in held if self._found_in(b) > entry and b.key not in self.moves.by_key]
-        slots = self.room.take(event.namespace, entry, len(cold)) if cold else []
+        slots = self.room.take(namespace, entry, len(cold)) if cold else []
         for block, slot in zip(cold, slots, strict=False):
             self.moves.start(block, self._found_in(block), entry, slot, "prefetch")
-        self.room.touch(event.namespace, held)
+        self.room.touch(namespace, held)
 
     def _end_turn(self, event: ev.EndTurn, now_ns: int) -> None:
         held = self._readable_prefix(event.namespace, event.keys)
         self.room.touch(event.namespace, held)
         self.room.note(event.namespace, held, event.classes, event.state)
+        self.prefetching[event.namespace].paused(event.keys, event.state, now_ns)
         self.moves.hurry(held, self.config.entry)
 
     def _end_session(self, event: ev.EndSession, now_ns: int) -> None:
         held = self._readable_prefix(event.namespace, event.keys)[event.shared :]
         self.room.note(event.namespace, held, (), "session_ended")
+        self.prefetching[event.namespace].paused(event.keys, "session_ended", now_ns)
         for policy in self.room.policies[event.namespace]:
             policy.cool([block.key for block in held])
 
@@ -572,6 +589,8 @@ class Store:
     def _tick(self, event: ev.Tick, now_ns: int) -> None:
         for waiting in self.waiting.pop_over(now_ns):
             self._handlers[type(waiting)](waiting, now_ns)
+        for namespace in range(len(self.prefetching)):
+            self._bring_due(namespace, now_ns)
 
     # ---- waiting
 

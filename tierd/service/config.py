@@ -4,6 +4,7 @@ Reading a file and explaining what is wrong with it is left to `config_file`.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -20,7 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from tierd.core.addresses import default_socket_path
 from tierd.core.units import NS_PER_S, PAGE_BYTES, GiB, KiB, MiB
-from tierd_policies.registry import eviction
+from tierd_policies import registry
 
 # A socket's path holds 107 bytes; the descriptor socket beside it has a suffix.
 SOCKET_PATH_BYTES_MAX = 100
@@ -66,9 +67,14 @@ def _host_and_port(address: str) -> str:
     return address
 
 
-def _eviction_policy(name: str) -> str:
-    eviction(name)
-    return name
+def _made_by(find: Callable[[str], object]) -> AfterValidator:
+    """Return the check that `find` knows the policy of a name."""
+
+    def check(name: str) -> str:
+        find(name)
+        return name
+
+    return AfterValidator(check)
 
 
 def _whole_slots(size: ByteSize) -> ByteSize:
@@ -122,10 +128,15 @@ class DeviceTier(Section):
         description="Size; 0 is no such tier. 0, because GPU memory belongs to the engines "
         "unless somebody says that they can spare it.",
     )
+    promotion: Annotated[str, _made_by(registry.promotion)] = Field(
+        default="on_hit",
+        description="Which blocks are copied here: on_hit, after promote_after hits; always; "
+        "by_cost, when the hits to come pay for the move; never; or package.module:Class.",
+    )
     promote_after: Count = Field(
         default=2,
-        description="Hits, after which a block of a colder tier is copied here. 2, so that one "
-        "scan over old conversations does not turn the tier over.",
+        description="With on_hit: hits, after which a block of a colder tier is copied here. 2, so "
+        "that one scan over old conversations does not turn the tier over.",
     )
 
 
@@ -200,11 +211,12 @@ class DiskTier(Section):
         "it read from disk by itself need not come back to be verified. auto: where the daemon has "
         "a GPU; it takes 0.2 to 0.3 processor seconds a GB.",
     )
-    admission: Literal["always", "second_touch"] = Field(
+    admission: Annotated[str, _made_by(registry.admission)] = Field(
         default="always",
-        description='Which blocks are written: "always", or "second_touch" for those used twice. '
-        '"always" suits agents, who come back; "second_touch" spares the device under API '
-        "traffic, of which little is ever read again.",
+        description="Which blocks are written: always; second_touch and frequency, those used "
+        "twice; endurance, those that promise most reads for what write_bytes_per_day allows; or "
+        "package.module:Class. always suits agents, who come back; the others spare the device "
+        "under API traffic, of which little is ever read again.",
     )
 
     @property
@@ -225,6 +237,12 @@ class DiskTier(Section):
                 "tiers.disk.bytes",
                 "left out, while tiers.disk.directories asks for a disk tier",
                 "say how much the tier may use, or 0 for none",
+            )
+        if self.admission == "endurance" and not self.write_bytes_per_day:
+            raise contradiction(
+                "tiers.disk.write_bytes_per_day",
+                'no limit, while tiers.disk.admission = "endurance" keeps within one',
+                "say how much may be written a day, or admit always",
             )
         if len(set(self.directories)) < len(self.directories):
             raise contradiction(
@@ -267,11 +285,18 @@ class Tiers(Section):
 class Policies(Section):
     """Which policy decides."""
 
-    eviction: Annotated[str, AfterValidator(_eviction_policy)] = Field(
+    eviction: Annotated[str, _made_by(registry.eviction)] = Field(
         default="chain_lru",
         description="Which blocks go first: the name of a policy, or package.module:Class of your "
         "own. chain_lru is the least recently used, and no block before those that continue it; "
         "agent traffic leaves little to gain over it.",
+    )
+    prefetch: Annotated[str, _made_by(registry.prefetch)] = Field(
+        default="on_hint",
+        description="What comes to host memory before it is asked for: on_hint, what clients ask "
+        "for; next_turn, also paused conversations shortly before their next turn; "
+        "queue_look_ahead, hints a few at a time, in their order; or package.module:Class. on_hint "
+        "reads nothing in vain.",
     )
 
 

@@ -9,9 +9,11 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -54,9 +56,8 @@ from tierd.transfer.doubts import Doubts
 from tierd.transfer.mover import Mover
 from tierd.transfer.prober import Prober
 from tierd.transfer.scrubber import Scrubber
-from tierd_policies.admission import AlwaysAdmit, SecondTouch
+from tierd_policies import registry
 from tierd_policies.promotion import PromoteOnHit
-from tierd_policies.registry import eviction
 from tierd_proto.v1 import tierd_pb2 as pb
 from tierd_proto.v1.tierd_pb2_grpc import add_TierdServicer_to_server
 
@@ -77,10 +78,11 @@ _GRPC_OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
 
+_CLOSING_S: Final = 1.0
+"""What is left of the deadline to give everything back."""
+
 _HEADER_BYTES: Final = {"disk": PAGE_BYTES}
 """What a slot, and a segment once, needs on the medium besides the blocks."""
-
-_ADMISSION: Final = {"always": AlwaysAdmit, "second_touch": SecondTouch}
 
 log = logging.getLogger("tierd.daemon")
 
@@ -99,6 +101,9 @@ def run(
         OSError: a socket or directory cannot be used.
     """
     assert __debug__, "unreachable"
+    # The usual limit of 1024 is for programs that use select(); clients take two each.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     logging.basicConfig(
         level=config.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -127,6 +132,7 @@ async def _serve(daemon: "Daemon", stop_with: int | None) -> None:
         sys.stdout.flush()
         await stop.wait()
     finally:
+        _leave_within(daemon.deadline_s)
         await daemon.stop()
     if bugs:
         raise bugs[0]
@@ -149,6 +155,7 @@ class Daemon:
         self._scrubber: Scrubber | None = None
         self._ready = False
         self.listens: list[str] = []
+        self.deadline_s = config.shutdown.deadline_s
 
     async def start(self) -> None:
         """Take the directories, find what survived, and listen."""
@@ -182,6 +189,7 @@ class Daemon:
             prober,
             header_bytes,
             self._at_point,
+            {disk: len(config.tiers.disk.directories)} if disk is not None else {},
         )
         await self._recover()
         await self._listen([tier.medium for tier in tiers])
@@ -193,16 +201,17 @@ class Daemon:
 
     async def stop(self) -> None:
         """Stop listening, write down what waits, and give everything back, by the deadline."""
-        deadline_s = self._config.shutdown.deadline_s
         self._ready = False
+        closing_s = min(_CLOSING_S, self.deadline_s / 4)
         try:
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout(self.deadline_s - closing_s):
                 if hasattr(self, "_server"):
                     await self._server.stop(grace=0.2)
                 if hasattr(self, "mover"):
                     await self._drain()
         except TimeoutError:
-            log.warning("deadline of %g s: %d blocks not written", deadline_s, self._unwritten())
+            left = self._unwritten()
+            log.warning("deadline of %g s: %d blocks not written", self.deadline_s, left)
         await self._stack.aclose()
 
     def _start_scrubber(self, tier: int) -> None:
@@ -357,6 +366,22 @@ class Daemon:
         return sum(len(queue) for queue in self.store.room.queued)
 
 
+def _leave_within(deadline_s: float) -> None:
+    """End this process then at the latest, whatever it is in the middle of.
+
+    A thread that waits for a disk cannot be ended, and Python waits for its threads. Nothing that
+    was called durable is lost: that was synced before.
+    """
+
+    def leave() -> None:
+        log.error("something does not end: left without waiting for it")
+        os._exit(1)
+
+    timer = threading.Timer(deadline_s, leave)
+    timer.daemon = True
+    timer.start()
+
+
 def _death(die_at: str) -> Callable[[str], None]:
     """Return what ends this process as a crash would, at the wanted point of the write path."""
     wanted, _, number = die_at.partition(":")
@@ -403,11 +428,7 @@ def _store_config(config: Config, names: list[str]) -> control.StoreConfig:
             for index, name in enumerate(names)
         ),
         entry=entry,
-        policies=Policies(
-            eviction=eviction(config.policies.eviction),
-            admission=_ADMISSION[config.tiers.disk.admission],
-            promotion=PromoteOnHit(config.tiers.device.promote_after),
-        ),
+        policies=_policies(config),
         limits=control.Limits(
             sessions_max=limits.sessions_max,
             leases_per_session_max=limits.leases_per_session_max,
@@ -418,6 +439,19 @@ def _store_config(config: Config, names: list[str]) -> control.StoreConfig:
         write_lease_ns=config.leases.write_ns,
         used_ratio_high=config.tiers.host.watermark_high_ratio,
         used_ratio_low=config.tiers.host.watermark_low_ratio,
+    )
+
+
+def _policies(config: Config) -> Policies:
+    device = config.tiers.device
+    by_hits = PromoteOnHit(device.promote_after)
+    return Policies(
+        eviction=registry.eviction(config.policies.eviction),
+        admission=registry.admission(config.tiers.disk.admission),
+        promotion=by_hits
+        if device.promotion == "on_hit"
+        else registry.promotion(device.promotion)(),
+        prefetch=registry.prefetch(config.policies.prefetch),
     )
 
 

@@ -23,6 +23,7 @@ from tierd_proto.v1 import tierd_pb2 as pb
 
 _REQUEST_BYTES_MAX = 4096
 _CONNECTIONS_MAX = 1024
+_REST_S = 1.0
 
 log = logging.getLogger("tierd.descriptors")
 
@@ -70,7 +71,7 @@ class DescriptorSocket:
         self._socket.bind(str(path))
         path.chmod(0o666 if uids else 0o600)
         self._socket.listen(64)
-        asyncio.get_running_loop().add_reader(self._socket, self._accept)
+        self._listen()
 
     def admitted(self, token: bytes) -> Owner | None:
         """Return whose token this is."""
@@ -86,10 +87,20 @@ class DescriptorSocket:
         for owner in list(self._by_token.values()):
             self._drop(owner)
 
+    def _listen(self) -> None:
+        if self._socket.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(self._socket, self._accept)
+
     def _accept(self) -> None:
         try:
             connection, _ = self._socket.accept()
         except BlockingIOError:
+            return
+        except OSError as error:  # No descriptors left: whoever knocks has to wait.
+            log.warning("no process is admitted for now: %s", error)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._socket)
+            loop.call_later(_REST_S, self._listen)
             return
         connection.settimeout(0)
         pid, uid, _ = struct.unpack(

@@ -19,7 +19,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from tierd.control import events as ev
 from tierd.control.leases import Lease
@@ -131,7 +131,7 @@ class Sessions(TierdServicer):
 
     async def Session(self, request_iterator: Any, context: Any) -> None:
         """Serve one client until its stream ends."""
-        first = await context.read()
+        first = await _next_message(context)
         if first is EOF:
             return
         try:
@@ -142,7 +142,7 @@ class Sessions(TierdServicer):
         reader = EventReader(session.number, self._limits.keys_per_request_max)
         try:
             await session.write()
-            while (message := await context.read()) is not EOF:
+            while (message := await _next_message(context)) is not EOF:
                 self._take(session, reader, message)
                 await session.write()
         finally:
@@ -330,6 +330,15 @@ class Sessions(TierdServicer):
             # A forked child may keep the stream's socket open; the session ends all the same.
             self._sessions[owner.session].cut_off()
         asyncio.get_running_loop().call_soon(self._shell.feed, ev.OwnerGone(owner.number))
+
+
+async def _next_message(context: Any) -> Any:
+    """Return what comes next; EOF, too, if that is no message."""
+    try:
+        return await context.read()
+    except DecodeError:
+        log.warning("a client sent what is no message: cut off")
+        return EOF
 
 
 def _hand_arena(space: Any) -> Handed:

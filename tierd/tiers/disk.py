@@ -140,6 +140,7 @@ class DiskSpace:
         self._leaving: dict[int, Future[None]] = {}
         self._unsynced: set[Segment] = set()
         self._unnamed: set[Segment] = set()
+        self._lost: set[Segment] = set()
         self._sync_turn = asyncio.Lock()
         for region, (volume, header) in found.items():
             self._adopt(volume, region, header)
@@ -283,7 +284,7 @@ class DiskSpace:
 
     async def _made(self, region: int) -> Segment:
         known = self._segments.get(region)
-        if known is not None and known.has_failed():
+        if known is not None and (known.has_failed() or known in self._lost):
             self._give_up(known)  # That was when it was prepared: by now there may be room.
         self.prepare(region)
         segment = self._segments[region]
@@ -295,11 +296,13 @@ class DiskSpace:
         return segment
 
     def _give_up(self, segment: Segment) -> None:
-        """Forget a segment that could not be made."""
+        """Forget a segment that could not be made, or that somebody has removed."""
         if self._segments.get(segment.region) is segment:
             del self._segments[segment.region]
             self._unnamed.discard(segment)
+            self._unsynced.discard(segment)
             segment.volume.segments -= 1
+        self._lost.discard(segment)
 
     def _runs(self, slots: Sequence[int]) -> Iterator[list[int]]:
         """Yield places in `slots` whose slots lie one after another in one region."""
@@ -339,8 +342,13 @@ class DiskSpace:
             )
             pack_slot(header, page)
             buffers += [page, write.source]
-        with faults_of(segment.path), segment.volume.opened(segment.path, os.O_RDWR) as fd:
-            write_fully(fd, buffers, self.slot_offset(writes[0].slot))
+        with faults_of(segment.path):
+            try:
+                with segment.volume.opened(segment.path, os.O_RDWR) as fd:
+                    write_fully(fd, buffers, self.slot_offset(writes[0].slot))
+            except FileNotFoundError:
+                self._lost.add(segment)  # The next write makes it anew.
+                raise
 
     def _read_piece(self, segment: Segment, reads: Sequence[SlotRead]) -> list[CorruptSlot | None]:
         pages = segment.volume.header_pages(len(reads))

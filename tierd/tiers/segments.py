@@ -134,8 +134,10 @@ class Volume:
             with self.opened(segment or path, os.O_RDONLY | (0 if segment else os.O_CREAT)) as fd:
                 read_fully(fd, [page], 0)
         except OSError as error:
-            cause = f"{segment or path}: {error.strerror}"
-            return Probe(read_fault=cause, write_fault=cause)
+            # A segment that somebody has removed says nothing about the directory.
+            if segment is None or not isinstance(error, FileNotFoundError):
+                cause = f"{segment or path}: {error.strerror}"
+                return Probe(read_fault=cause, write_fault=cause)
         try:
             with self.opened(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as fd:
                 os.posix_fallocate(fd, 0, max(PAGE_BYTES, self.short_bytes))

@@ -54,13 +54,16 @@ class Ticket:
 class Lanes:
     """The queues of one medium.
 
-    Concurrency: belongs to one event loop. `clock` returns monotonic nanoseconds.
+    Concurrency: belongs to one event loop. `clock` returns monotonic nanoseconds. `bytes_max` is
+    for each of the `devices` over which the medium is striped.
     """
 
-    def __init__(self, clock: Callable[[], int], bytes_max: int = IN_FLIGHT_BYTES_MAX) -> None:
+    def __init__(
+        self, clock: Callable[[], int], bytes_max: int = IN_FLIGHT_BYTES_MAX, devices: int = 1
+    ) -> None:
         self._clock = clock
-        self._bytes_max = bytes_max
-        self._lower_bytes_max = min(_LOWER_BYTES_MAX, bytes_max)
+        self._bytes_max = devices * bytes_max
+        self._lower_bytes_max = devices * min(_LOWER_BYTES_MAX, bytes_max)
         self._urgent: deque[Ticket] = deque()
         self._lower: dict[MoveClass, deque[Ticket]] = {name: deque() for name in _LOWER}
         self._owed: dict[MoveClass, int] = {"demand": 0, **dict.fromkeys(_LOWER, 0)}

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from time import monotonic_ns
+from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from tierd.control.events import (
@@ -101,7 +102,8 @@ class Mover:
     """Moves bytes between the entry tier and the others.
 
     Concurrency: belongs to one event loop. `rows[n]` is namespace n, and may grow.
-    `header_bytes` are those of a slot's header, by tier. `at_point` is told when a batch has been
+    `header_bytes` are those of a slot's header, by tier, and `stripes` the devices of a tier, where
+    it has several. `at_point` is told when a batch has been
     "written", "synced" and "recorded", so that a crash test can end the process there.
     """
 
@@ -115,6 +117,7 @@ class Mover:
         prober: Prober,
         header_bytes: Mapping[int, int],
         at_point: Callable[[str], None] = lambda point: None,
+        stripes: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self._rows = rows
         self._entry = entry
@@ -126,7 +129,8 @@ class Mover:
         self._at_point = at_point
         self._tasks: set[asyncio.Task[None]] = set()
         self._late: set[asyncio.Task[Fault | None]] = set()
-        self._lanes: dict[int, Lanes] = defaultdict(lambda: Lanes(monotonic_ns))
+        self._stripes = stripes
+        self._lanes: dict[int, Lanes] = {}
         self._urgeable: dict[int, Callable[[], None]] = {}
         self._committing = asyncio.Lock()
         self.routes: dict[tuple[int, int], RouteUse] = defaultdict(RouteUse)
@@ -151,7 +155,7 @@ class Mover:
 
     def expect_demand(self, tier: int) -> None:
         """Keep the way clear on a tier: a client reads from it by itself now."""
-        self._lanes[tier].expect_demand()
+        self._lanes_of(tier).expect_demand()
 
     def drop_records(self, action: DropRecords) -> None:
         """Forget copies, in the index together with its next commit."""
@@ -187,6 +191,11 @@ class Mover:
         task.add_done_callback(self._late.discard)
         done, _ = await asyncio.wait({task}, timeout=self._prober.stall_ns / NS_PER_S)
         return task.result() if done else "target"
+
+    def _lanes_of(self, tier: int) -> Lanes:
+        if tier not in self._lanes:
+            self._lanes[tier] = Lanes(monotonic_ns, devices=self._stripes.get(tier, 1))
+        return self._lanes[tier]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -317,7 +326,7 @@ class Mover:
         Raises:
             TierOffline: the tier refused, or is not asked.
         """
-        lanes = self._lanes[io.tier]
+        lanes = self._lanes_of(io.tier)
         ticket = lanes.enter(io.urgency, io.size)
         self._urgeable.update(dict.fromkeys(io.moves, partial(lanes.urge, ticket)))
         try:

@@ -1,13 +1,13 @@
 """The charts of a report: each study's figure beside the paper's."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import plotly.graph_objects as go
 
 from tierd_bench.cluster import paper
 from tierd_bench.cluster.studies import Study
+from tierd_bench.pages import Chart
 
 _BASIC: Final = "#e8912d"
 _DUAL: Final = "#14a3a3"
@@ -23,23 +23,9 @@ _COLOURS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A figure with what is written above and below it."""
-
-    title: str
-    caption: str
-    figure: Any
-
-
 def make_charts(studies: list[Study]) -> list[Chart]:
     """Return the charts of the studies that have some."""
-    charts = [draw(study) for study in studies for draw in _CHARTS.get(study.name, ())]
-    for chart in charts:
-        # Also makes both axes part of the layout, which the page colours.
-        chart.figure.update_xaxes(automargin=True)
-        chart.figure.update_yaxes(automargin=True)
-    return charts
+    return [draw(study) for study in studies for draw in _CHARTS.get(study.name, ())]
 
 
 def _bars(names: list[str], values: Sequence[float | None], name: str, colour: str) -> Any:
@@ -65,6 +51,7 @@ def _ratio(study: Study) -> Chart:
             _bars(names, [row["paper"] for row in known], "paper, Table 1", _PAPER),
         ]
     )
+    figure.update_xaxes(tickangle=0, tickfont={"size": 11})
     figure.update_yaxes(
         title="GB to load a PFLOP (logarithmic)", type="log", tickvals=[40, 60, 100, 150, 250]
     )

@@ -7,14 +7,14 @@ import numpy as np
 import plotly.graph_objects as go
 
 from tierd.core.units import format_bytes
+from tierd_bench.pages import GREY, Chart
 from tierd_bench.planning.report import Report, Workload
 from tierd_bench.planning.sections import break_even_words, percent
-from tierd_bench.replay.charts import COLOURS, Chart
+from tierd_bench.replay.charts import COLOURS
 
 _COMPUTE: Final = "#8b5cf6"
-_OTHER: Final = "#7b8794"
 _CURVE_POINTS: Final = 300
-_WAYS: Final = {"no cache": _OTHER, "host": COLOURS["host"], "host and disk": COLOURS["disk"]}
+_WAYS: Final = {"no cache": GREY, "host": COLOURS["host"], "host and disk": COLOURS["disk"]}
 
 
 def make_charts(report: Report) -> list[Chart]:
@@ -42,7 +42,7 @@ def _hit_rate(report: Report, workload: Workload) -> Chart:
                 hovertemplate=f"{tier.tier}: %{{y:.1f}} % up to here<extra></extra>",
             )
     infinite = workload.infinite_hit_rate
-    figure.add_hline(y=100 * infinite, line={"width": 1.5, "dash": "dot", "color": _OTHER})
+    figure.add_hline(y=100 * infinite, line={"width": 1.5, "dash": "dot", "color": GREY})
     ends = [*sizes, *(tier.bytes for tier in report.tiers if tier.bytes)]
     ticks = _size_ticks(min(ends), max(ends))
     figure.update_xaxes(
@@ -50,11 +50,12 @@ def _hit_rate(report: Report, workload: Workload) -> Chart:
     )
     figure.update_yaxes(title="hit rate (%)", range=[0, 101])
     return Chart(
-        "Hit rate against size (simulated)",
+        "Hit rate against size",
         f"Share of prompt blocks that are held when asked for, on {workload.trace.name}, starting "
         f"empty. The dots are the tiers given, under {workload.policy}, the disk with what host "
         f"memory hits before it. The dotted line is an infinite cache, {percent(infinite)}.",
         figure,
+        tag="simulated",
     )
 
 
@@ -67,10 +68,11 @@ def _ttft(workload: Workload) -> Chart:
     figure.update_xaxes(title="time to first token (s, logarithmic)", type="log", dtick="D2")
     figure.update_yaxes(title="requests by then (%)", range=[0, 101])
     return Chart(
-        "Time to first token (simulated)",
+        "Time to first token",
         "Share of the trace's requests that have their first token by then, each alone on the "
         "machine: what is held is loaded if that is faster, the rest is computed.",
         figure,
+        tag="simulated",
     )
 
 
@@ -84,10 +86,11 @@ def _loading(report: Report) -> Chart:
     figure.update_yaxes(title="time (s, logarithmic)", type="log", dtick=1)
     said = ", ".join(f"{one.tier} {break_even_words(one)}" for one in report.break_evens)
     return Chart(
-        "Loading a prefix against computing it (computed)",
+        "Loading a prefix against computing it",
         f"How long a prefix of {report.kv.model} takes to compute, and to load from each tier at "
         f"the bandwidths below. The lower line wins. Loading does: {said}.",
         figure,
+        tag="computed",
     )
 
 
@@ -100,12 +103,13 @@ def _bandwidth(report: Report) -> Chart:
         rate = one.bytes_per_s / 1e9
         _line(figure, [tokens[0], tokens[-1]], [rate, rate], one.tier, COLOURS[one.tier])
     _token_axis(figure, tokens)
-    figure.update_yaxes(title="GB/s (logarithmic)", type="log")
+    figure.update_yaxes(title="GB/s (logarithmic)", type="log", dtick="D2")
     return Chart(
-        "Bandwidth from which on loading pays (computed)",
+        "Bandwidth from which on loading pays",
         "The bandwidth at which loading a prefix takes as long as computing it. A tier whose line "
         "is above this one is worth reading at that length.",
         figure,
+        tag="computed",
     )
 
 

@@ -59,7 +59,9 @@ def architecture_of(name: str, values: Mapping[str, Any], source: str) -> Archit
     dtype = dtype or values.get("dtype") or values.get("torch_dtype") or "bfloat16"
     if dtype not in _DTYPES:
         known = ", ".join(_DTYPES)
-        raise PlanError(f"{source}: field 'dtype' is {dtype!r}, wanted {known}", "correct it")
+        raise PlanError(
+            f"{source}: field 'dtype' is {dtype!r}, wanted {known}", "write one of them"
+        )
     fields = Fields(source, inner)
     layers = _latent(fields) if fields.has("kv_lora_rank") else _by_kind(fields)
     linear = linear_params(fields, layers)

@@ -43,7 +43,9 @@ class Endurance:
 
     def settings(self) -> list[Setting]:
         """Return what the lifetime rests on."""
-        amplified = Setting("write amplification", "1", "slots are written whole, by few writers")
+        amplified = Setting(
+            "write amplification", "1", "headers and index, 1 % more at 2 MiB a block, left out"
+        )
         if self.tbw is not None:
             return [Setting("endurance", f"{self.tbw:g} TB written"), amplified]
         origin = "given" if self.dwpd is not None else "the lower of two usual classes"

@@ -81,14 +81,15 @@ def machine_of(
 ) -> tuple[Machine, list[Setting]]:
     """Return the machine, and what it rests on."""
     prefill, settings = _prefill(speeds, architecture, gpus)
-    host = _link("host", speeds.host_bytes_per_s, HOST)
-    disk = _link("disk", speeds.disk_bytes_per_s, DISK)
+    # Each rank copies its own part; what is read from disk comes from the same devices.
+    host = _link("host", speeds.host_bytes_per_s, HOST, gpus)
+    disk = _link("disk", speeds.disk_bytes_per_s, DISK, 1)
     settings += [
         _rate(
             "host bandwidth",
             host,
             speeds.host_bytes_per_s,
-            "copies out of shared memory, all ranks together",
+            "each rank copies out of shared memory",
         ),
         _rate("disk bandwidth", disk, speeds.disk_bytes_per_s, "one PCIe 4 NVMe device"),
         Setting("host latency", f"{HOST.latency_s * 1e6:.3g} us", "as `tierd simulate` has it"),
@@ -117,8 +118,8 @@ def _prefill(
     ]
 
 
-def _link(tier: str, given: float | None, usual: MediumSpec) -> Link:
-    return Link(tier, given or usual.read_bytes_per_s, usual.latency_s)
+def _link(tier: str, given: float | None, usual: MediumSpec, readers: int) -> Link:
+    return Link(tier, given or readers * usual.read_bytes_per_s, usual.latency_s)
 
 
 def _rate(name: str, link: Link, given: float | None, why: str) -> Setting:

@@ -9,7 +9,7 @@ from tierd_bench.planning.config import check_ranks
 from tierd_bench.planning.demand import LRU
 from tierd_bench.planning.endurance import DAY_S, Endurance
 from tierd_bench.planning.loading import CONTEXT_TOKENS, break_even, lengths
-from tierd_bench.planning.machine import Setting, Speeds, machine_of
+from tierd_bench.planning.machine import Machine, Setting, Speeds, machine_of
 from tierd_bench.planning.report import Fit, Kv, Report, Workload
 from tierd_bench.planning.workload import Demand, Tiers, work_out
 
@@ -60,7 +60,7 @@ def make_plan(version: str, wish: Wish, demand: Demand | None, tell: Tell) -> Re
         demand = demand.at_pace(wish.requests_per_day)
         workload = work_out(demand, tiers, machine, layout, tell)
         settings += _workload_settings(wish, demand)
-        notes += _workload_notes(wish, demand, workload)
+        notes += [*_prompt_notes(wish, demand), *_busy_notes(workload, machine)]
     return Report(
         version=version,
         kv=_kv(wish, layout),
@@ -116,20 +116,31 @@ def _notes(wish: Wish, layout: LayoutSpec) -> list[str]:
     return notes
 
 
-def _workload_notes(wish: Wish, demand: Demand, workload: Workload) -> list[str]:
-    notes = []
+def _prompt_notes(wish: Wish, demand: Demand) -> list[str]:
     context = wish.architecture.context_tokens
     longer = int((demand.references.prompt_tokens > context).sum()) if context else 0
-    if longer:
-        notes.append(
-            f"{longer:,} of {demand.facts.requests:,} prompts are longer than the model's "
-            f"context of {context:,} tokens: it could not serve them"
-        )
+    if not longer:
+        return []
+    return [
+        f"{longer:,} of {demand.facts.requests:,} prompts are longer than the model's context of "
+        f"{context:,} tokens: it could not serve them"
+    ]
+
+
+def _busy_notes(workload: Workload, machine: Machine) -> list[str]:
+    notes = []
     busy = workload.ttft[-1].engines_busy
     if busy is not None and busy > 1:
         notes.append(
             f"prefill keeps {busy:.3g} engines busy even with these tiers: with fewer, requests "
             "wait for one another, longer than shown"
+        )
+    life = workload.lifetime
+    rate = (life.bytes_written + life.bytes_read) / life.seconds if life else 0.0
+    if rate > machine.disk.bytes_per_s:
+        notes.append(
+            f"the disk is asked for {rate / 1e9:.3g} GB/s on average, more than it has: what it "
+            "cannot take is not kept, and hits are fewer than shown"
         )
     return notes
 
@@ -140,7 +151,12 @@ def _workload_settings(wish: Wish, demand: Demand) -> list[Setting]:
         _pace(wish, demand),
         Setting("order of requests", demand.facts.order, order),
         Setting("sizes for a hit rate", f"under {LRU}", "the policy known at all sizes at once"),
-        Setting("tiers together", "the larger of the two", "the disk also has what host has"),
+        Setting(
+            "tiers together",
+            "the larger of the two",
+            "the disk has what host has, if write-back keeps up",
+        ),
+        Setting("users at once", "those of the trace", "more of them need larger tiers"),
         Setting("cache at the start", "empty", "so first uses miss"),
         Setting("cache of the engine", "none", "all hits are tierd's"),
         Setting("requests under way", "one at a time", "waiting for one another is left out"),

@@ -63,18 +63,20 @@ def years(value: float | None) -> str:
 
 def terabytes(size: float) -> str:
     """Return bytes as data sheets of disks have them."""
-    return f"{size / 1e12:,.4g} TB"
+    count = size / 1e12
+    return f"{count:,.0f} TB" if count >= 1000 else f"{count:.3g} TB"
 
 
 def _workload(report: Report, workload: Workload) -> Iterator[Section]:
     yield _tiers(report, workload)
-    yield Section(
-        "Smallest tiers for a hit rate",
-        "simulated",
-        "Beside the host memory given, or without a disk.",
-        ("hit rate", "host memory alone", "disk beside it", "blocks"),
-        tuple(_needed(one, workload) for one in workload.needed),
-    )
+    if workload.needed:
+        yield Section(
+            "Smallest tiers for a hit rate",
+            "simulated",
+            "Beside the host memory given, or without a disk.",
+            ("hit rate", "host memory alone", "disk beside it", "blocks"),
+            tuple(_needed(one, workload) for one in workload.needed),
+        )
     yield _ttft(workload)
     if workload.lifetime is not None:
         yield _lifetime(workload.lifetime)

@@ -91,7 +91,7 @@ def work_out(
     )
     times = ttfts(references, hits, machine, layout, demand.seconds)
     infinite = infinite_hit_rate(references)
-    wanted = tiers.hit_rates or tuple(share * infinite for share in USUAL_SHARES)
+    usual = tuple(share * infinite for share in USUAL_SHARES) if infinite else ()
     return Workload(
         trace=demand.facts,
         policy=tiers.policy,
@@ -100,7 +100,7 @@ def work_out(
         hit_rate=int(hits.together.sum()) / count,
         optimum=hits.optimum / count,
         hit_rates={"host": int(hits.host.sum()) / count, "disk": hits.disk_reads / count},
-        needed=tuple(_needed(rate, reuse, tiers.host, layout) for rate in wanted),
+        needed=tuple(_needed(rate, reuse, tiers.host, layout) for rate in tiers.hit_rates or usual),
         curve=tuple(_curve(reuse, layout)),
         ttft=tuple(times),
         lifetime=_lifetime(demand, tiers, hits, times[-1].disk_blocks, layout),

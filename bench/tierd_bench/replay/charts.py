@@ -1,7 +1,6 @@
 """The charts of a replay's page. Each one has to be understood without the others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tierd.core.units import NS_PER_MS, NS_PER_S, format_bytes
+from tierd_bench.pages import Chart
 from tierd_bench.replay.driver import Driven
 from tierd_bench.replay.outcomes import Outcome
 from tierd_bench.replay.report import Report, fetch_times_ns, publish_times_ns
@@ -31,15 +31,6 @@ _OTHER: Final = "#7b8794"
 _POINTS_MAX: Final = 60
 _REQUESTS_A_POINT: Final = 4
 _CURVE_POINTS: Final = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A figure with what is written above and below it."""
-
-    title: str
-    caption: str
-    figure: Any
 
 
 def make_charts(report: Report, driven: Driven, sampler: Sampler) -> list[Chart]:

@@ -44,7 +44,7 @@ DEVICE: Final = MediumSpec(50 * GiB, 50 * GiB, 10e-6)
 HOST: Final = MediumSpec(20 * GiB, 10 * GiB, 2e-6)
 """Host memory, as copies out of and into shared memory reach it."""
 
-DISK: Final = MediumSpec(6 * GiB, 4 * GiB, 100e-6, depth=64, sync_s=1e-3)
+DISK: Final = MediumSpec(6 * GiB, 4 * GiB, 100e-6, depth=64, sync_s=0.3e-3)
 """One PCIe 4 NVMe device for data centres."""
 
 

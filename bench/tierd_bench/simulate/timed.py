@@ -116,7 +116,7 @@ def simulate_timed(
     config = store_config(setting.sizes, layout, _policies(setting))
     daemon = SimulatedDaemon(clock, config, setting.machine, layout)
     engine = Engine(clock, setting.engines, setting.prefill)
-    user = CachedUser(daemon, engine, setting.terms, layout)
+    user = CachedUser(daemon, engine, setting.terms, setting.machine.client_s)
     outcomes = _run(clock, trace, setting, user, tell)
     cold = _run_cold(trace, setting)
     return _figures(setting, layout, daemon, outcomes, cold)

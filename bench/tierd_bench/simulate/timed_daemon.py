@@ -41,10 +41,17 @@ _WRITE_LEASE_NS: Final = 60 * NS_PER_S
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The media, by tier, and how long a message takes one way between client and daemon."""
+    """The media, by tier, and what a request costs besides moving bytes.
+
+    `message_s` is how long a message takes one way, `daemon_s` what one takes of the daemon's
+    only thread, and `client_s` what a request takes of the client's process, whose users are
+    threads that take turns. Units: seconds.
+    """
 
     media: dict[str, MediumSpec]
-    message_s: float = 100e-6
+    message_s: float = 50e-6
+    daemon_s: float = 100e-6
+    client_s: float = 300e-6
 
 
 @dataclass(slots=True)
@@ -98,6 +105,8 @@ class SimulatedDaemon:
         self.traffic = Traffic()
         self._lanes = [Lanes(clock, medium) for medium in self.media]
         self._message_ns = int(machine.message_s * NS_PER_S)
+        self._daemon_ns = int(machine.daemon_s * NS_PER_S)
+        self._daemon_free_ns = 0
         self._queue: deque[ev.Event] = deque()
         self._feeding = False
         self._wakeup_ns: int | None = None
@@ -156,11 +165,16 @@ class SimulatedDaemon:
 
     def _send(self, event: ev.Event) -> None:
         self._send_releases()
-        self.clock.after(self._message_ns, self.feed, event)
+        self.clock.after(self._message_ns, self._arrive, event)
+
+    def _arrive(self, event: ev.Event) -> None:
+        """Have the daemon take a message when it is done with those before."""
+        self._daemon_free_ns = max(self._daemon_free_ns, self.clock.now_ns) + self._daemon_ns
+        self.clock.at(self._daemon_free_ns, self.feed, event)
 
     def _send_releases(self, _: object = None) -> None:
         for lease in self._released:
-            self.clock.after(self._message_ns, self.feed, ev.Release(_SESSION, lease))
+            self.clock.after(self._message_ns, self._arrive, ev.Release(_SESSION, lease))
         self._released.clear()
 
     # ---- the daemon's side

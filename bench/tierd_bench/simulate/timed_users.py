@@ -11,7 +11,6 @@ from typing import Any, Final, Protocol
 
 from tierd.control import events as ev
 from tierd.core.keys import BlockKey
-from tierd.core.layouts import LayoutSpec
 from tierd.core.units import NS_PER_S
 from tierd_bench.replay.agenda import Agenda, Finished, Pace, Ready
 from tierd_bench.replay.driver import KeyBook
@@ -97,16 +96,18 @@ class CachedUser:
     """Fetches what is held, computes the rest, and publishes that. All share one connection."""
 
     def __init__(
-        self, daemon: SimulatedDaemon, engine: Engine, terms: Terms, layout: LayoutSpec
+        self, daemon: SimulatedDaemon, engine: Engine, terms: Terms, client_s: float
     ) -> None:
         self._daemon = daemon
         self._clock = daemon.clock
         self._engine = engine
         self._terms = terms
-        self._layout = layout
-        self._book = KeyBook(layout.root)
+        self._layout = daemon.layout
+        self._book = KeyBook(daemon.layout.root)
         self._splitter = Splitter()
         self._readers = Servers(daemon.clock, 2 * DIRECT_READS_MAX)
+        self._process = Servers(daemon.clock, 1)
+        self._client_ns = int(client_s * NS_PER_S)
 
     def serve(self, request: TraceRequest, outcome: Outcome) -> Process[None]:
         """Fetch, compute, publish."""
@@ -114,6 +115,9 @@ class CachedUser:
         reserved: ev.Reserved | None = None
         if chain:
             fetched_ns = self._clock.now_ns
+            yield self._process.take
+            yield self._clock.pause(self._client_ns)
+            self._process.give()
             delivered, reserved = yield from self._fetch(chain)
             outcome.fetch_ns = self._clock.now_ns - fetched_ns
             outcome.hits, outcome.route_bytes = delivered.by_tier, delivered.route_bytes
