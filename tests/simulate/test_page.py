@@ -218,6 +218,12 @@ def test_without_prefill_there_is_no_first_token(report: Report) -> None:
     assert titled(page, "written to disk")
 
 
+def test_without_a_disk_nothing_is_written(report: Report) -> None:
+    page = Page(render_page(report, [replace(TIMED, disk_bytes_written=0)]))
+    assert len(page.figures) == 5
+    assert "without --disk there is none" in page.text
+
+
 def test_timed_runs_are_told_apart_by_what_differs(report: Report) -> None:
     second = replace(TIMED, admission="second_touch", disk_bytes_written=GiB, hit_rate=0.6)
     page = Page(render_page(report, [TIMED, second]))

@@ -109,6 +109,16 @@ def test_of_two_who_miss_the_same_one_computes_it_and_the_other_waits() -> None:
     assert run.tokens_hit["host"] == 3 * 64
 
 
+def test_what_is_not_admitted_is_not_written(demo: Trace) -> None:
+    everything = simulate_timed(demo, TIGHT).disk_bytes_written
+    assert simulate_timed(demo, replace(TIGHT, admission="second_touch")).disk_bytes_written < (
+        0.9 * everything
+    )
+    # An hour's share is in hand at the start, and the simulation lasts a second.
+    frugal = replace(TIGHT, write_bytes_per_day=24 * MiB)
+    assert simulate_timed(demo, frugal).disk_bytes_written < 3 * MiB
+
+
 def test_prompts_queue_for_the_engines() -> None:
     trace = trace_of(request("a", "x"), request("b", "y"), request("c", "z"))
     setting = replace(AMPLE, users=3, prefill=PrefillRate(64))

@@ -60,6 +60,9 @@ def test_a_model_says_how_long_prefill_takes_and_what_kv_weighs(tmp_path: Path) 
         (("--host", "64MiB", "--admission", "never"), "--admission"),
         (("--host", "64MiB", "--tflops", "100"), "--model"),
         (("--host", "64MiB", "--model", "gpt-17"), "gpt-17"),
+        (("--host", "64MiB", "--model", "llama-3-8b", "--utilisation", "0"), "--utilisation"),
+        (("--host", "64MiB", "--admission", "endurance"), "--write-bytes-per-day"),
+        (("--disk", "64MiB"), "--host"),
         (("--host", "64MiB", "--disk-bandwidth", "fast"), "--disk-bandwidth"),
     ],
 )

@@ -185,6 +185,17 @@ def test_a_disk_slower_than_computing_is_spared_and_looked_at_again() -> None:
     assert splitter.choose("auto", 128 * BLOCK, 0.0, worth_rate=1e6).arm == "both"
 
 
+def test_one_route_alone_goes_from_the_front() -> None:
+    """Read from the back, a fetch that was cut by its deadline had brought nothing of use."""
+    ends = TwoEnded([PlacedRun(0, 8, 1, 0, pending=False)], BLOCK, both())
+    assert ends.take_back(1) == PlacedRun(7, 1, 1, 7, pending=False)
+    ends.leave_to("direct")
+    assert ends.take_back(1) == PlacedRun(0, 1, 1, 0, pending=False)
+    ends.give_back(PlacedRun(0, 1, 1, 0, pending=False))
+    assert ends.take_back(8) == PlacedRun(0, 1, 1, 0, pending=False)
+    assert ends.take_back(2) == PlacedRun(1, 2, 1, 1, pending=False)
+
+
 def test_no_block_behind_a_lost_one_is_dealt_out() -> None:
     ends = TwoEnded([PlacedRun(0, 8, 1, 0, pending=False)], BLOCK, both())
     ends.drop_from(3)

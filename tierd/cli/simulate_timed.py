@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tierd_bench.traces import Trace
     from tierd_client.splitting import Route
 
-_ADMISSIONS = ("always", "second_touch")
-
 
 def _option(flag: str, about: str, **more: Any) -> Any:
     return typer.Option(flag, help=about, rich_help_panel="Timed, with --host", **more)
@@ -36,7 +34,13 @@ Host = Annotated[
 ]
 Disk = Annotated[str, _option("--disk", "Size of the disk tier; 0 is none.")]
 Device = Annotated[str, _option("--device", "Size of the device tier; 0 is none.")]
-Admission = Annotated[str, _option("--admission", "What goes to disk: always or second_touch.")]
+Admission = Annotated[
+    str,
+    _option("--admission", "What goes to disk: always, second_touch, frequency or endurance."),
+]
+WriteBudget = Annotated[
+    str, _option("--write-bytes-per-day", "The disk's write budget; 0 is no limit.")
+]
 Users = Annotated[int, _option("--users", "Requests under way at once, at most.", min=1, max=4096)]
 Engines = Annotated[int, _option("--engines", "Prompts computed at once.", min=1, max=4096)]
 Speed = Annotated[
@@ -77,27 +81,30 @@ DiskWrites = Annotated[
 class Timed:
     """The options, as given."""
 
-    host: str | None
-    disk: str
-    device: str
-    admission: str
-    users: int
-    engines: int
-    speed: float | None
-    closed: bool
-    route: str
-    model: str | None
-    tflops: float | None
-    utilisation: float | None
-    tokens_per_s: float | None
-    host_bandwidth: str | None
-    disk_bandwidth: str | None
-    disk_writes: str | None
+    host: str | None = None
+    disk: str = "0"
+    device: str = "0"
+    admission: str = "always"
+    write_budget: str = "0"
+    users: int = 8
+    engines: int = 1
+    speed: float | None = None
+    closed: bool = False
+    route: str = "auto"
+    model: str | None = None
+    tflops: float | None = None
+    utilisation: float | None = None
+    tokens_per_s: float | None = None
+    host_bandwidth: str | None = None
+    disk_bandwidth: str | None = None
+    disk_writes: str | None = None
 
 
 def timed_setting(given: Timed, token_bytes: int) -> "Setting | None":
     """Return how to simulate; None if no size of a host tier was given."""
     if given.host is None:
+        if given != Timed():
+            refuse("tiers and machine say nothing without --host", "add --host 64GiB, say")
         return None
     from tierd_bench.replay.agenda import Loop, Pace
     from tierd_bench.replay.embedded import EmbeddedSizes
@@ -117,6 +124,7 @@ def timed_setting(given: Timed, token_bytes: int) -> "Setting | None":
         sizes,
         token_bytes,
         admission=given.admission,
+        write_bytes_per_day=_size("--write-bytes-per-day", given.write_budget, least=0),
         users=given.users,
         engines=given.engines,
         pace=Pace(given.speed or math.inf, Loop.CLOSED if given.closed else Loop.OPEN),
@@ -148,14 +156,22 @@ def _tell_on(tell: "Callable[[int], None]", before: int, requests: int) -> None:
 
 
 def _check(given: Timed) -> None:
+    from tierd_policies.registry import UnknownPolicy, admission
+
     if given.speed is not None and not (given.speed > 0 and math.isfinite(given.speed)):
         refuse(f"--speed is {given.speed}", "give a factor above 0, or leave it out")
     if given.route not in ("auto", "staged", "direct"):
         refuse(f"--route is {given.route!r}", "say auto, staged or direct")
-    if given.admission not in _ADMISSIONS:
-        refuse(f"--admission is {given.admission!r}", f"say {' or '.join(_ADMISSIONS)}")
+    try:
+        admission(given.admission)
+    except UnknownPolicy as error:
+        refuse(f"--admission: {error}", "correct the name")
+    if given.admission == "endurance" and given.write_budget == "0":
+        refuse("--admission endurance keeps within a budget", "add --write-bytes-per-day 1TB, say")
     if given.model and given.tokens_per_s:
         refuse("--model and --prefill-tokens-per-s exclude each other", "give one of them")
+    if given.utilisation is not None and given.utilisation <= 0:
+        refuse(f"--utilisation is {given.utilisation:g}", "give a share above 0, such as 0.5")
     if (given.tflops or given.utilisation) and not given.model:
         refuse("--tflops and --utilisation go with --model", "name a model, or leave them out")
 

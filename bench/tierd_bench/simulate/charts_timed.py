@@ -15,7 +15,7 @@ from tierd_bench.simulate.timed import TimedRun
 
 _PERCENTILES: Final = (50, 90, 99)
 _DASHES: Final = ("solid", "dash", "dot", "dashdot")
-_FILLS: Final = ("", "-open", "-dot", "-open-dot")
+_FILLS: Final = ("-open", "-open-dot", "", "-dot")
 _POINT: Final = 1.0
 
 
@@ -118,9 +118,11 @@ def _written(runs: Mapping[str, TimedRun], styles: Mapping[str, Style]) -> Chart
             name=name,
             mode="markers",
             marker={
-                "size": 13,
+                # Open, so that runs in one place are all seen.
                 "symbol": style.symbol + _FILLS[place % len(_FILLS)],
                 "color": style.colour,
+                "size": 13,
+                "line": {"width": 2.5},
             },
             hovertemplate=f"{name}: %{{x:.4g}} GB, %{{y:.2f}} %<extra></extra>",
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from tierd.core.units import format_bytes
 from tierd_bench.pages import Page, Table, Tile, render
@@ -16,7 +16,6 @@ from tierd_bench.simulate.charts_timed import (
 )
 from tierd_bench.simulate.page_words import (
     block_bytes,
-    count,
     percent,
     points_of,
     runs_at,
@@ -25,8 +24,27 @@ from tierd_bench.simulate.page_words import (
     share,
     telling,
 )
-from tierd_bench.simulate.report import Report
+from tierd_bench.simulate.report import Report, Run
 from tierd_bench.simulate.timed import TimedRun
+
+_RATE_HEADS: Final = ("of unique blocks", "blocks", "bytes", "infinite", "optimum", "LRU")
+_RUN_HEADS: Final = (
+    "policy",
+    "of unique blocks",
+    "bytes",
+    "block hit rate",
+    "token hit rate",
+    "tokens saved",
+    "blocks evicted",
+)
+_TIME_HEADS: Final = (
+    "TTFT p50",
+    "TTFT p99",
+    "no cache p50",
+    "no cache p99",
+    "fetch p50",
+    "GPU time saved",
+)
 
 _T = TypeVar("_T")
 
@@ -41,7 +59,7 @@ def render_page(report: Report, timed: Sequence[TimedRun] = ()) -> str:
         tiles=[*_tiles(report), *_timed_tiles(timed)],
         notes=_notes(report, timed),
         charts=[first, *make_timed_charts(timed, styles), *others],
-        tables=[*_tables(report), *_timed_tables(timed), _trace_table(report)],
+        tables=_tables(report, timed),
         footer=f"Made by tierd {version('tierd')}. Simulated, not measured.",
     )
     return render(page)
@@ -100,16 +118,27 @@ def _notes(report: Report, timed: Sequence[TimedRun]) -> Iterator[str]:
             "No run was timed, so there is no time to first token and nothing written to disk: "
             "give the sizes of the tiers, such as --host 64GiB --disk 1TiB."
         )
-    elif not timed_prefill(timed):
+        return
+    if not timed_prefill(timed):
         yield (
             "Prompts took no time to compute, so there is no chart of the time to first token: "
             "say how fast engines are, with --model or --prefill-tokens-per-s."
         )
+    if not any(run.disk_bytes_written for run in timed):
+        yield "Nothing was written to disk: without --disk there is none."
 
 
-def _tables(report: Report) -> Iterator[Table]:
-    runs = runs_by_policy(report)
-    yield Table(
+def _tables(report: Report, timed: Sequence[TimedRun]) -> Iterator[Table]:
+    yield _rates_table(report)
+    yield _runs_table(report)
+    if timed:
+        yield _timed_table(timed)
+        yield _bytes_table(timed)
+    yield _trace_table(report)
+
+
+def _rates_table(report: Report) -> Table:
+    return Table(
         "Hit rate by capacity and policy (simulated)",
         [
             (
@@ -119,42 +148,79 @@ def _tables(report: Report) -> Iterator[Table]:
                 percent(report.infinite_hit_rate),
                 percent(point.belady),
                 percent(point.chain_lru),
-                *(
-                    _rate(run.hit_rate, run.error, run.optimum_share)
-                    for run in runs_at(report, point).values()
-                ),
+                *map(_rate, runs_at(report, point).values()),
             )
             for point in points_of(report)
         ],
-        ("of unique blocks", "blocks", "bytes", "infinite", "optimum", "LRU", *runs),
+        (*_RATE_HEADS, *runs_by_policy(report)),
         "In parentheses: share of the optimum.",
         "numbers",
     )
-    yield Table(
-        "Every run (simulated)",
-        [
-            (
-                run.policy,
-                share(run.capacity_share),
-                format_bytes(run.capacity_bytes),
-                percent(run.hit_rate),
-                _known(run.token_hit_rate, percent),
-                _known(run.tokens_saved, count),
-                _known(run.evictions, count),
-            )
-            for of in runs.values()
-            for run in of
-        ],
+
+
+def _rate(run: Run) -> str:
+    around = "" if run.error is None else f" ± {100 * run.error:.1f}"
+    return f"{100 * run.hit_rate:.1f}{around} % ({100 * run.optimum_share:.0f})"
+
+
+def _runs_table(report: Report) -> Table:
+    rows = [
         (
-            "policy",
-            "of unique blocks",
-            "bytes",
-            "block hit rate",
-            "token hit rate",
-            "tokens saved",
-            "blocks evicted",
-        ),
-        kind="numbers",
+            run.policy,
+            share(run.capacity_share),
+            format_bytes(run.capacity_bytes),
+            percent(run.hit_rate),
+            _known(run.token_hit_rate, percent),
+            _known(run.tokens_saved, "{:,}".format),
+            _known(run.evictions, "{:,}".format),
+        )
+        for runs in runs_by_policy(report).values()
+        for run in runs
+    ]
+    return Table("Every run (simulated)", rows, _RUN_HEADS, kind="numbers")
+
+
+def _known(value: _T | None, shown: Callable[[_T], str]) -> str:
+    return "unknown" if value is None else shown(value)
+
+
+def _timed_table(timed: Sequence[TimedRun]) -> Table:
+    rows = [
+        (
+            name,
+            tier_sizes(run),
+            percent(run.hit_rate),
+            *(percent(rate) for rate in run.hit_rate_by_tier.values()),
+            seconds(run.ttft_ms.p50),
+            seconds(run.ttft_ms.p99),
+            seconds(run.ttft_cold_ms.p50),
+            seconds(run.ttft_cold_ms.p99),
+            seconds(run.fetch_ms.p50),
+            f"{run.gpu_saved_s:,.4g} of {run.gpu_cold_s:,.4g} s",
+        )
+        for name, run in run_names(timed).items()
+    ]
+    heads = ("run", "tiers", "hit rate", *timed[0].hit_rate_by_tier, *_TIME_HEADS)
+    return Table("Timed runs: hits and times (simulated)", rows, heads, kind="numbers")
+
+
+def _bytes_table(timed: Sequence[TimedRun]) -> Table:
+    routes = list(dict.fromkeys(name for run in timed for name in run.bytes_by_route))
+    rows = [
+        (
+            name,
+            *(format_bytes(run.bytes_by_route.get(route, 0)) for route in routes),
+            format_bytes(run.disk_bytes_written),
+            f"{run.write_amplification:.3f}",
+        )
+        for name, run in run_names(timed).items()
+    ]
+    return Table(
+        "Timed runs: bytes (simulated)",
+        rows,
+        ("run", *routes, "written to disk", "write amplification"),
+        "Read over each route, published by engines, and written to disk with headers and index.",
+        "numbers",
     )
 
 
@@ -174,66 +240,3 @@ def _trace_table(report: Report) -> Table:
             ("order of requests", facts.order),
         ],
     )
-
-
-def _timed_tables(timed: Sequence[TimedRun]) -> Iterator[Table]:
-    if not timed:
-        return
-    names = run_names(timed)
-    yield Table(
-        "Timed runs: hits and times (simulated)",
-        [
-            (
-                name,
-                tier_sizes(run),
-                percent(run.hit_rate),
-                *(percent(rate) for rate in run.hit_rate_by_tier.values()),
-                seconds(run.ttft_ms.p50),
-                seconds(run.ttft_ms.p99),
-                seconds(run.ttft_cold_ms.p50),
-                seconds(run.ttft_cold_ms.p99),
-                seconds(run.fetch_ms.p50),
-                f"{run.gpu_saved_s:,.4g} of {run.gpu_cold_s:,.4g} s",
-            )
-            for name, run in names.items()
-        ],
-        (
-            "run",
-            "tiers",
-            "hit rate",
-            *timed[0].hit_rate_by_tier,
-            "TTFT p50",
-            "p99",
-            "no cache p50",
-            "p99",
-            "fetch p50",
-            "GPU time saved",
-        ),
-        kind="numbers",
-    )
-    routes = list(dict.fromkeys(name for run in timed for name in run.bytes_by_route))
-    yield Table(
-        "Timed runs: bytes (simulated)",
-        [
-            (
-                name,
-                *(format_bytes(run.bytes_by_route.get(name, 0)) for name in routes),
-                format_bytes(run.disk_bytes_written),
-                f"{run.write_amplification:.3f}",
-            )
-            for name, run in names.items()
-        ],
-        ("run", *routes, "written to disk", "write amplification"),
-        "Read over each route, published by engines, and written to the disk with headers and "
-        "index.",
-        "numbers",
-    )
-
-
-def _rate(rate: float, error: float | None, optimum_share: float) -> str:
-    around = "" if error is None else f" ± {100 * error:.1f}"
-    return f"{100 * rate:.1f}{around} % ({100 * optimum_share:.0f})"
-
-
-def _known(value: _T | None, shown: Callable[[_T], str]) -> str:
-    return "unknown" if value is None else shown(value)

@@ -27,11 +27,9 @@ from tierd_bench.simulate.timed_clock import Clock
 from tierd_bench.simulate.timed_daemon import Machine, SimulatedDaemon, store_config
 from tierd_bench.simulate.timed_users import CachedUser, ColdUser, Engine, Outcome, Replaying, User
 from tierd_bench.traces import Trace
-from tierd_policies.admission import AlwaysAdmit, SecondTouch
+from tierd_policies import registry
 from tierd_policies.promotion import PromoteOnHit
-from tierd_policies.registry import eviction
 
-ADMISSION: Final = {"always": AlwaysAdmit, "second_touch": SecondTouch}
 MACHINE: Final = Machine({"device": DEVICE, "host": HOST, "disk": DISK})
 
 CDF_POINTS: Final = 100
@@ -42,14 +40,17 @@ _TELL_EVERY: Final = 64
 class Setting:
     """How to simulate. Defaults are those of the daemon and of `replay`.
 
-    `users` is how many requests are under way at once, `engines` how many prompts are computed
-    at once; the others queue.
+    Policies go by their names in the registry. `users` is how many requests are under way at once,
+    `engines` how many prompts are computed at once; the others queue. `write_bytes_per_day` is
+    the disk's budget, 0 is no limit.
     """
 
     sizes: EmbeddedSizes
     bytes_per_token: int
     policy: str = "chain_lru"
     admission: str = "always"
+    prefetch: str = "on_hint"
+    write_bytes_per_day: int = 0
     promote_after: int = 2
     users: int = 8
     engines: int = 1
@@ -113,7 +114,7 @@ def simulate_timed(
     """Return what the trace would come to; `tell` hears how many requests have ended."""
     layout = replay_layout(trace, setting.bytes_per_token)
     clock = Clock()
-    config = store_config(setting.sizes, layout, _policies(setting))
+    config = store_config(setting.sizes, layout, _policies(setting), setting.write_bytes_per_day)
     daemon = SimulatedDaemon(clock, config, setting.machine, layout)
     engine = Engine(clock, setting.engines, setting.prefill)
     user = CachedUser(daemon, engine, setting.terms, setting.machine.client_s)
@@ -124,9 +125,10 @@ def simulate_timed(
 
 def _policies(setting: Setting) -> Policies:
     return Policies(
-        eviction=eviction(setting.policy),
-        admission=ADMISSION[setting.admission],
+        eviction=registry.eviction(setting.policy),
+        admission=registry.admission(setting.admission),
         promotion=PromoteOnHit(setting.promote_after),
+        prefetch=registry.prefetch(setting.prefetch),
     )
 
 

@@ -66,7 +66,9 @@ class Traffic:
     medium_bytes: Counter[str] = field(default_factory=Counter)
 
 
-def store_config(sizes: EmbeddedSizes, layout: LayoutSpec, policies: Policies) -> StoreConfig:
+def store_config(
+    sizes: EmbeddedSizes, layout: LayoutSpec, policies: Policies, write_bytes_per_day: int = 0
+) -> StoreConfig:
     """Return what a daemon of these sizes tells its store, as `tierd serve` does by default."""
     given = [("device", sizes.device), ("host", sizes.host), ("disk", sizes.disk)]
     tiers = [(name, size) for name, size in given if size]
@@ -79,6 +81,7 @@ def store_config(sizes: EmbeddedSizes, layout: LayoutSpec, policies: Policies) -
                 sizes.region_bytes(layout),
                 mapped=index <= entry,
                 header_bytes=PAGE_BYTES if name == "disk" else 0,
+                write_bytes_per_day=write_bytes_per_day if name == "disk" else 0,
             )
             for index, (name, size) in enumerate(tiers)
         ),

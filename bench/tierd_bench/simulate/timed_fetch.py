@@ -89,7 +89,6 @@ class Transfer:
     def run(self, splitter: Splitter, started_ns: int) -> Process[Delivered]:
         """Bring over what can be had by the deadline; teach `splitter` how it went."""
         self._started_ns = started_ns
-        heard_ns = self._clock.now_ns
         if self._cold:
             self._daemon.on_landed(self._lease, self._put)
             self._read_more()
