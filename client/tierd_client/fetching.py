@@ -18,7 +18,7 @@ from tierd_proto.v1 import tierd_pb2 as pb
 _STEP_BYTES: Final = 1 << 30
 """Bytes between two looks at the deadline."""
 
-_QUIET_S_MIN: Final = 0.1
+_QUIET_S_MIN: Final = 0.25
 _QUIET_RATIO: Final = 4.0
 """A route that is silent for so many times what it should need is hedged by the other."""
 

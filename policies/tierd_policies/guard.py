@@ -12,9 +12,10 @@ class Guard:
 
     What the floor holds and the real cache does not is owed. An owed block is settled when it
     is asked for, a miss that the floor does not have, or when the floor evicts it as well, which
-    costs nothing. Evictions in the floor's order owe nothing new. So whatever comes, the loss
-    stays below the one so far and what is owed: their sum is what may be lost at most, it grows
-    only when a block is evicted that the floor keeps, and by one.
+    costs nothing. If the floor goes by recency, evictions in its order owe nothing new: what it
+    does not hold is older than all that it does. So whatever comes, the loss ends no higher than
+    the one so far and what is owed; their sum grows only when a block is evicted that the floor
+    keeps, and by one.
 
     Units: a floor of its own, and O(1) a key.
     """

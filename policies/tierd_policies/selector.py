@@ -11,7 +11,7 @@ from tierd_policies.chain_lru import ChainLRU
 from tierd_policies.gdsf import Gdsf
 from tierd_policies.guard import Guard
 from tierd_policies.protocols import Eviction
-from tierd_policies.s3_fifo import S3Fifo
+from tierd_policies.session_aware import SessionAware
 from tierd_policies.shadow import Shadow, Verb, call
 
 _HASH_MAX: Final = 1 << 64
@@ -53,14 +53,14 @@ class Selector:
 
     def __init__(
         self,
-        makers: Sequence[Callable[[], Eviction]] = (ChainLRU, Gdsf, S3Fifo),
+        makers: Sequence[Callable[[], Eviction]] = (ChainLRU, SessionAware, Gdsf),
         shadow_blocks_max: int = _SHADOW_BLOCKS_MAX,
     ) -> None:
         self._shadow_blocks_max = shadow_blocks_max
         self._policies = [make() for make in makers]
         self._shadows = [Shadow(make()) for make in makers]
-        self._guard = Guard(makers[0]())
-        self._followed = 0
+        self.guard = Guard(makers[0]())
+        self.followed = 0
         self._tracked: set[BlockKey] = set()
         self._has_evicted = False
         self._tracked_most = self._tracked_most_before = 0
@@ -82,7 +82,7 @@ class Selector:
     def cool(self, chain: Sequence[BlockKey]) -> None:
         """Propose the tracked keys of `chain`, root first, next, save what other chains need."""
         self._tell("cool", chain)
-        self._guard.cool(chain)
+        self.guard.cool(chain)
         sampled = [key for key in chain if self._is_sampled(key)]
         for shadow in self._shadows:
             shadow.policy.cool(sampled)
@@ -111,25 +111,25 @@ class Selector:
         self._tell("evicted", key)
         if key in self._tracked:
             self._tracked.remove(key)
-            self._guard.evicted(key)
+            self.guard.evicted(key)
 
     def forget(self, key: BlockKey) -> None:
         """Stop tracking `key`. Unknown keys are fine: an eviction and a drop may meet."""
         self._tell("forget", key)
         if key in self._tracked:
             self._tracked.remove(key)
-            self._guard.forget(key)
+            self.guard.forget(key)
 
     def victims(self) -> Iterator[BlockKey]:
         """Yield tracked keys as the followed policy would. Changes nothing."""
         floor = self._policies[0].victims()
-        if not self._followed:
+        if not self.followed:
             return floor
-        wanted = self._policies[self._followed].victims()
-        return _first(self._guard.afford(wanted, self._lost_max()), floor)
+        wanted = self._policies[self.followed].victims()
+        return _first(self.guard.afford(wanted, self._lost_max()), floor)
 
     def _lost_max(self) -> float:
-        return _LOSS_MAX * self._guard.asked
+        return _LOSS_MAX * self.guard.asked
 
     def _capacity(self) -> int:
         """Return how many blocks there are places for: a tier that evicts is full."""
@@ -142,7 +142,7 @@ class Selector:
         self._tracked_most = max(self._tracked_most, len(self._tracked))
         # While nothing was evicted all policies are alike.
         blocks_max = self._capacity() if self._has_evicted else _HASH_MAX
-        self._guard.ask(verb, chain, new, blocks_max)
+        self.guard.ask(verb, chain, new, blocks_max)
         sampled = [key for key in chain if self._is_sampled(key)]
         if sampled:
             self._sample(verb, sampled, new, blocks_max)
@@ -189,14 +189,14 @@ class Selector:
         best = min(range(len(self._shadows)), key=lambda at: self._shadows[at].misses)
         lead = floor.misses - self._shadows[best].misses
         self._trusts_from = max(self._trusts_from, _WARM_TURNOVERS * shadow_max)
-        self._lost_least = min(self._lost_least, self._guard.lost)
-        if self._guard.lost > self._lost_least + self._lost_max():
-            self._followed, self._lost_least = 0, self._guard.lost
+        self._lost_least = min(self._lost_least, self.guard.lost)
+        if self.guard.lost > self._lost_least + self._lost_max():
+            self.followed, self._lost_least = 0, self.guard.lost
             self._trusts_from = _SETBACK * self._asked
         elif lead < _LEAD_MIN * self._recent / 2:
-            self._followed = 0
+            self.followed = 0
         elif lead >= _LEAD_MIN * self._recent and self._asked > self._trusts_from:
-            self._followed = best
+            self.followed = best
 
     def _tell(self, verb: Verb, about: Sequence[BlockKey] | BlockKey) -> None:
         for policy in self._policies:

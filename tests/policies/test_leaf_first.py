@@ -19,9 +19,9 @@ from hypothesis.stateful import (
 
 from tests.policies.replaying import Cache, Make
 from tierd.core.keys import BlockKey
+from tierd.core.notes import AgentState, BlockClass
 from tierd_policies.chain_lru import ChainLRU
 from tierd_policies.class_hazard import ClassHazard
-from tierd.core.notes import AgentState, BlockClass
 from tierd_policies.registry import EVICTION
 from tierd_policies.retention import Retention
 from tierd_policies.session_aware import SessionAware

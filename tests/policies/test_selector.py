@@ -1,7 +1,7 @@
 """The selector follows a better policy when there is one, and else loses nothing to its floor."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -75,19 +75,19 @@ def test_whoever_is_followed_the_loss_is_bounded_at_every_moment(seed: int) -> N
     """A selector once lost 0.65 points on 15,000 references of agents: its shadows were right on
     the whole, but not about a chain of a hundred blocks that came back at once.
 
-    Here the one to be followed changes at random, and what it wants is the worst: the newest.
+    Here one is followed at random, and what it wants is the worst: the newest.
     """
     source = random.Random(seed)
     selector = Selector((ChainLRU, NewestFirst))
     real, floor = Cache(selector, 100), Cache(ChainLRU(), 100)
     asked = lost = worst = 0
     for chain in sessions(60, 12, at_once=9, seed=seed):
-        selector._followed = source.randrange(2)
+        selector.followed = source.randrange(2)
         asked += len(chain)
         lost += floor.ask(chain) - real.ask(chain)
         worst = max(worst, lost)
         assert lost <= asked / 2000
-        assert lost <= selector._guard.lost_most <= asked / 2000
+        assert lost <= selector.guard.lost_most <= asked / 2000
     assert worst > 0
 
 

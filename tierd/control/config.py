@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tierd.control.policies import Policies
-from tierd.core.units import NS_PER_MS
+from tierd.core.units import NS_PER_MS, NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,12 @@ class Limits:
     """The maximum of every table and queue, and what happens at it.
 
     A session, lease or waiting fetch too many is answered with `Overloaded`; a name too many, for
-    a namespace that has one, is forgotten; a publish gets at
-    most `slots_per_publish_max` slots at once; pins beyond `pinned_ratio_max` of the entry tier
-    are cut short; `write_batches_max` batches of `write_batch_bytes` are under way to a colder
-    tier, and the rest waits in its slots. A block whose write fails is tried `writes_tried_max`
-    times in all, the first time again after `write_retry_ns`, then after twice as long each time.
+    a namespace that has one, is forgotten; a publish gets at most `slots_per_publish_max` slots at
+    once; pins beyond `pinned_ratio_max` of the entry tier are cut short, and those for longer than
+    `pin_ns_max` end then; `write_batches_max` batches of `write_batch_bytes` are under way to a
+    colder tier, and the rest waits in its slots. A block whose write fails is tried
+    `writes_tried_max` times in all, the first time again after `write_retry_ns`, then after twice
+    as long each time.
     """
 
     sessions_max: int = 256
@@ -45,6 +46,7 @@ class Limits:
     names_max: int = 1024
     slots_per_publish_max: int = 65536
     pinned_ratio_max: float = 0.5
+    pin_ns_max: int = 24 * 3600 * NS_PER_S
     write_batches_max: int = 3  # two are written while one is synced and recorded
     write_batch_bytes: int = 32 << 20
     writes_tried_max: int = 5

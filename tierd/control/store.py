@@ -475,7 +475,7 @@ class Store:
         blocks_max = max(0, int(quota) - self.pinned_bytes) // block_bytes
         held = self._readable_prefix(event.namespace, event.keys)[:blocks_max]
         if held:
-            until_ns = now_ns + event.ttl_ns
+            until_ns = now_ns + min(event.ttl_ns, self.config.limits.pin_ns_max)
             lease = Lease(self.leases.next_number(), _NOBODY, event.namespace, until_ns, held)
             lease.pin_bytes = len(held) * block_bytes
             self.pinned_bytes += lease.pin_bytes

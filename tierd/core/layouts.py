@@ -30,6 +30,7 @@ ITEM_BYTES: Final = {
 SHARDS_MAX: Final = 64
 LAYERS_MAX: Final = 1 << 16
 BLOCK_BYTES_MAX: Final = GiB
+TEXT_MAX: Final = 1024
 
 CHUNK_BYTES_MIN: Final = 256 * KiB
 CHUNK_NUMBERS_MAX: Final = (PAGE_BYTES - 128) // 8
@@ -126,6 +127,10 @@ class LayoutSpec:
 
     def __post_init__(self) -> None:
         _require(bool(self.model), "model", self.model, "name the model")
+        for name in ("model", "revision", "weights_digest", "order", "tenant", "salt"):
+            text = getattr(self, name)
+            fits = len(text) <= TEXT_MAX
+            _require(fits, name, f"{len(text)} characters", f"at most {TEXT_MAX}")
         _require(self.dtype in ITEM_BYTES, "dtype", self.dtype, f"one of {', '.join(ITEM_BYTES)}")
         _require(self.block_tokens > 0, "block_tokens", self.block_tokens, "at least 1")
         _require(0 < self.shards <= SHARDS_MAX, "shards", self.shards, f"1 to {SHARDS_MAX}")

@@ -77,10 +77,13 @@ class SpaceRow:
 
 @dataclass(slots=True)
 class _Indexed:
-    """A tier with an index, and what is to be dropped from that with its next commit."""
+    """A tier with an index, and what its next commit is to drop and to add."""
 
     records: Records
     dropped: dict[int, list[BlockKey]] = field(default_factory=lambda: defaultdict(list))
+    waiting: list[tuple[Sequence[IndexChange], "asyncio.Future[None]"]] = field(
+        default_factory=list
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,23 +369,33 @@ class Mover:
         on_stall()
 
     async def _commit(self, tier: int, added: Sequence[IndexChange]) -> None:
+        """Add to the index, and drop what is due, in one transaction with all who wait for it."""
         indexed = self._indexed[tier]
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        indexed.waiting.append((added, done))
         async with self._committing:
-            dropped, indexed.dropped = indexed.dropped, defaultdict(list)
-            # Drops come first: a key that was dropped and is added again must stay.
-            drops = [
-                IndexChange(self._rows[n].fingerprint, (), keys) for n, keys in dropped.items()
-            ]
-            changes = [*drops, *added]
-            if not changes:
-                return
-            try:
+            if not done.done():
+                await self._commit_all(tier, indexed)
+        done.result()
+
+    async def _commit_all(self, tier: int, indexed: _Indexed) -> None:
+        group, indexed.waiting = indexed.waiting, []
+        dropped, indexed.dropped = indexed.dropped, defaultdict(list)
+        # Drops come first: a key that was dropped and is added again must stay.
+        drops = [IndexChange(self._rows[n].fingerprint, (), keys) for n, keys in dropped.items()]
+        changes = [*drops, *(change for added, _ in group for change in added)]
+        try:
+            if changes:
                 written = await asyncio.to_thread(_commit, indexed.records, changes)
-            except TierOffline:
-                for namespace, keys in dropped.items():
-                    indexed.dropped[namespace][:0] = keys
-                raise
-            self.wear[tier].medium_bytes += written
+                self.wear[tier].medium_bytes += written
+        except TierOffline as error:
+            for namespace, keys in dropped.items():
+                indexed.dropped[namespace][:0] = keys
+            for _, done in group:
+                done.set_exception(error)
+            return
+        for _, done in group:
+            done.set_result(None)
 
 
 def _commit(records: Records, changes: Sequence[IndexChange]) -> int:
