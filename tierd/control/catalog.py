@@ -11,12 +11,11 @@ class Block:
     """A sealed block that has at least one copy.
 
     `slots[t]` is the slot of its copy in tier t, or None: a tuple, which takes less memory than
-    a list. `leases` counts the leases that read it: a leased block loses no copy. `children`
-    counts those under which blocks that hang on it are written: it does not lose its last copy.
-    `pins` are the leases that pin it. `hits` counts fetches.
+    a list. `leases` counts the leases that read it: a leased block loses no copy. `hits` counts
+    fetches.
     """
 
-    __slots__ = ("children", "hits", "key", "leases", "namespace", "parent", "pins", "slots")
+    __slots__ = ("hits", "key", "leases", "namespace", "parent", "slots")
 
     def __init__(self, key: BlockKey, parent: BlockKey, namespace: int, tiers: int) -> None:
         self.key = key
@@ -24,8 +23,6 @@ class Block:
         self.namespace = namespace
         self.slots: tuple[int | None, ...] = (None,) * tiers
         self.leases = 0
-        self.children = 0
-        self.pins = 0
         self.hits = 0
 
     def place(self, tier: int, slot: int | None) -> None:
@@ -61,10 +58,16 @@ class Catalog:
 
     `held[n]` counts the blocks of namespace n, and `copies[t]` the copies in tier t. `names` are
     all names that a namespace was opened by; its own is the first.
+
+    What few blocks have is kept apart, as it would cost memory in all: `children` counts the
+    leases under which blocks that hang on one are written, so that it does not lose its last
+    copy, and `pins` those that pin it.
     """
 
     def __init__(self) -> None:
         self.blocks: dict[BlockKey, Block] = {}
+        self.children = Counter[Block]()
+        self.pins = Counter[Block]()
         self.held = Counter[int]()
         self.copies = Counter[int]()
         self.namespaces: list[Namespace] = []
@@ -115,3 +118,11 @@ class Catalog:
             del self.blocks[block.key]
             self.held[block.namespace] -= 1
         return slot
+
+
+def count_down(counter: Counter[Block], block: Block) -> None:
+    """Take one from what `counter` has for a block."""
+    assert counter[block] > 0, block.key
+    counter[block] -= 1
+    if not counter[block]:
+        del counter[block]

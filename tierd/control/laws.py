@@ -82,7 +82,8 @@ def _leases_are_counted(store: Store) -> None:
         assert all(parents), ("law 3: a lease holds a gap", lease.number)
     for block in store.catalog.blocks.values():
         assert block.leases == counted[id(block)], ("law 3: lease count", block.key, block.leases)
-        assert block.children == parents_of[id(block)], ("law 3: children", block.key)
+        children = store.catalog.children[block]
+        assert children == parents_of[id(block)], ("law 3: children", block.key)
     for session in store.sessions.values():
         own = {x.number for x in store.leases.leases.values() if x.session == session.number}
         assert session.leases == own, ("law 3: leases of a session", session.number)
@@ -99,7 +100,7 @@ def _policies_track_what_is_there(store: Store) -> None:
                 block.key
                 for block in store.catalog.blocks.values()
                 if block.namespace == namespace
-                and not block.pins
+                and block not in store.catalog.pins
                 and (block.slots[tier] is not None or store.room.is_due(block.key, tier))
             }
             assert len(tracked) == len(wanted), ("policy: count", tier, len(tracked), len(wanted))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
-from tierd.control.catalog import Block
+from tierd.control.catalog import Block, Catalog, count_down
 from tierd.core.keys import BlockKey
 
 
@@ -64,8 +64,9 @@ class Session:
 class LeaseTable:
     """All live leases, and when the next one ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, catalog: Catalog) -> None:
         self.leases: dict[int, Lease] = {}
+        self._children = catalog.children
         self._numbers = count(1)
         self._expiries: list[tuple[int, int]] = []
 
@@ -75,7 +76,7 @@ class LeaseTable:
     def add(self, lease: Lease) -> None:
         for block in lease.blocks:
             if lease.writes:
-                block.children += 1
+                self._children[block] += 1
             else:
                 block.leases += 1
         self.leases[lease.number] = lease
@@ -89,8 +90,7 @@ class LeaseTable:
         """Stop holding the blocks of a lease, and return them. The lease is not forgotten."""
         for block in lease.blocks:
             if lease.writes:
-                assert block.children > 0, block.key
-                block.children -= 1
+                count_down(self._children, block)
             else:
                 assert block.leases > 0, block.key
                 block.leases -= 1

@@ -103,15 +103,15 @@ def _is_coming(block: Block, entry: int, moves: Moves) -> bool:
 def best_tiers(blocks: Sequence[Block], online: Sequence[bool]) -> list[int]:
     """Return the hottest tier that can serve each of `blocks`. Every one has such a tier."""
     tiers = [tier for tier, answers in enumerate(online) if answers]
-    hottest = tiers[0]
-    return [
-        hottest if block.slots[hottest] is not None else _best_tier(block, tiers)
-        for block in blocks
-    ]
-
-
-def _best_tier(block: Block, tiers: Sequence[int]) -> int:
-    return next(tier for tier in tiers if block.slots[tier] is not None)
+    found = []
+    for block in blocks:  # Plain loops: this runs for every block of every match and fetch.
+        slots = block.slots
+        for tier in tiers:
+            if slots[tier] is not None:
+                found.append(tier)
+                break
+    assert len(found) == len(blocks), "a block that no tier can serve"
+    return found
 
 
 def _start_moves(

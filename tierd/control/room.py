@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, repeat
 from typing import Final
 
-from tierd.control.catalog import Block, Catalog
+from tierd.control.catalog import Block, Catalog, count_down
 from tierd.control.config import StoreConfig
 from tierd.control.events import DropRecords, Outbox, PrepareRegion, ReclaimRegion
 from tierd.control.policies import Eviction, Listener
@@ -123,14 +123,14 @@ class Room:
     def pin(self, blocks: Sequence[Block]) -> None:
         """Keep blocks out of the way of every search for victims."""
         for block in blocks:
-            block.pins += 1
+            self._catalog.pins[block] += 1
             for policy in self.policies[block.namespace]:
                 policy.forget(block.key)
 
     def unpin(self, namespace: int, blocks: Sequence[Block]) -> None:
         """Undo one `pin`."""
         for block in blocks:
-            block.pins -= 1
+            count_down(self._catalog.pins, block)
         self.touch(namespace, blocks)
 
     def lend_ahead(self, namespace: int, tier: int) -> None:
@@ -208,10 +208,12 @@ class Room:
         self._evict(self._victims(namespace, tier, clean_only=True), tier, count)
 
     def _tracked(self, blocks: Sequence[Block], tier: int) -> list[BlockKey]:
+        pins = self._catalog.pins
         return [
             block.key
             for block in blocks
-            if not block.pins and (block.slots[tier] is not None or self.is_due(block.key, tier))
+            if (block.slots[tier] is not None or self.is_due(block.key, tier))
+            and not (pins and block in pins)
         ]
 
     def _lend(self, namespace: int, tier: int) -> bool:
@@ -260,7 +262,7 @@ class Room:
         """Say whether a block must stay for now. If it is to be written first, that comes next."""
         if block.leases or block.key in self.moving or block.slots[tier] is None:
             return True
-        if block.children and block.is_last(tier):
+        if block in self._catalog.children and block.is_last(tier):
             return True
         queue = self.queued[tier]
         if block.key not in queue:

@@ -57,7 +57,7 @@ class Store:
         self._outbox = ev.Outbox()
         self.room = Room(config, self.catalog, self._outbox)
         self.moves = Moves(config, self.catalog, self.room, self._outbox)
-        self.leases = LeaseTable()
+        self.leases = LeaseTable(self.catalog)
         self.pinned_bytes = 0
         self.sessions: dict[int, Session] = {}
         self.incoming = Incoming(config, self.catalog, self.room)

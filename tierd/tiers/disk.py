@@ -181,10 +181,9 @@ class DiskSpace:
             return
         volume = self._volume_for(region)
         volume.segments += 1
-        path = volume.path(self._fingerprint, region)
         # The segment that had this name may still be on its way out.
         made = volume.submit(self._make, volume, region, self._leaving.get(region))
-        self._segments[region] = Segment(volume, region, path, made)
+        self._segments[region] = Segment(volume, self._fingerprint, region, made)
         self._unnamed.add(self._segments[region])
 
     async def write(self, writes: Sequence[SlotWrite]) -> None:
@@ -263,18 +262,17 @@ class DiskSpace:
         return min(turns, key=lambda volume: volume.segments)
 
     def _adopt(self, volume: Volume, region: int, header: SegmentHeader) -> None:
-        path = volume.path(self._fingerprint, region)
         stride, slots = slot_stride_bytes(self._layout), self._spec.region_slots
         # What it says of the namespace is for rebuilding: the name may have changed.
         wanted = SegmentHeader(self._fingerprint, region, slots, stride, header.description)
         if header != wanted:
             raise FormatMismatch(
-                str(path),
+                str(volume.path(self._fingerprint, region)),
                 f"{header.region_slots} slots every {header.slot_stride_bytes} bytes, "
                 f"not {wanted.region_slots} every {wanted.slot_stride_bytes}",
                 "open the namespace with its own region size, or remove the file",
             )
-        self._segments[region] = Segment(volume, region, path, _READY)
+        self._segments[region] = Segment(volume, self._fingerprint, region, _READY)
 
     def _header(self, region: int) -> SegmentHeader:
         stride = slot_stride_bytes(self._layout)

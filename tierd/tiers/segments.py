@@ -49,9 +49,14 @@ class Segment:
     """A segment file, there once `ready` has ended well. Only then may it be opened."""
 
     volume: "Volume"
+    fingerprint: bytes
     region: int
-    path: Path
     ready: "Future[None]"
+
+    @property
+    def path(self) -> Path:
+        """Return where the file is. Not kept: a path takes as much memory as two blocks."""
+        return self.volume.path(self.fingerprint, self.region)
 
     def has_failed(self) -> bool:
         """Say whether the segment could not be made."""
