@@ -22,6 +22,9 @@ _WAIT_S: Final = 10.0
 _LIMIT_CHAINS: Final = 2
 """The file that the limit is measured on is as long as so many chains."""
 
+_WRITTEN_CHAINS: Final = 2
+"""So many are written in one go: long enough for the first and the last batch to matter little."""
+
 
 class ColdChains:
     """Chains that are on the disk only, fetched in a circle.
@@ -96,7 +99,7 @@ def disk_write(stage: Stage) -> Figures:
 
     The disk tier was filled before, so that segments are overwritten, as they are in use.
     """
-    blocks = stage.sizes.disk_chain
+    blocks = _WRITTEN_CHAINS * stage.sizes.disk_chain
     source = stage.warm(blocks)
     for _ in range(stage.scene.disk_bytes // source.nbytes + 1):
         stage.hold(stage.fresh(blocks), source)
@@ -113,7 +116,7 @@ def disk_write(stage: Stage) -> Figures:
         _await_written(stage, before + source.nbytes)
         return source.nbytes / GB / (time.perf_counter() - start)
 
-    with disk_limit(stage.directory, stage.scene.block_bytes, _LIMIT_CHAINS * source.nbytes) as bar:
+    with disk_limit(stage.directory, stage.scene.block_bytes, source.nbytes) as bar:
         rates = _rates(bar, "write")
         values, *limits = take_turns(stage.sizes.disk_runs, stage.tell, write, *rates)
     note = f"{blocks} blocks, from the seal until the index has the last"
