@@ -149,7 +149,6 @@ class ArrivingLayers(Layers):
 
     def _read(self, number: int, blocks: Sequence[PlacedRun]) -> None:
         """In a thread of the loader."""
-        started_s = time.perf_counter()
         fault, index = None, 0
         for run in blocks:
             if self._is_over():
@@ -163,20 +162,18 @@ class ArrivingLayers(Layers):
                 fault = found
                 break
             self._headers[index] = found
-        seconds = time.perf_counter() - started_s
-        self._reads.put(_ChunkRead(number, blocks, seconds, index, fault))
+        self._reads.put(_ChunkRead(number, blocks, index, fault))
 
     def _copy_mapped(self, chunk: Chunk) -> None:
         for run in self._mapped:
             if self._is_over():
                 return
-            started_s = time.perf_counter()
-            try:
+                try:
                 self._loader.load_chunk(run, self._leased, self._buffers, chunk)
             except OSError:  # A GPU's driver refused.
                 self._cut = "read failed"
                 return
-            self._count(run.tier, run.count, chunk, time.perf_counter() - started_s)
+            self._count(run.tier, run.count, chunk)
 
     def _hear(self) -> "_ChunkRead | None":
         self._renewal.renew_if_due()
@@ -188,7 +185,7 @@ class ArrivingLayers(Layers):
 
     def _take(self, read: "_ChunkRead") -> None:
         chunk = self._chunks[read.number]
-        self._count(read.blocks[0].tier, len(read.blocks), chunk, read.seconds)
+        self._count(read.blocks[0].tier, len(read.blocks), chunk)
         if read.fault and not self._is_over():
             self._cut = "read failed"
             lease, unanswered = self._leased.lease, read.fault.unanswered
@@ -206,11 +203,11 @@ class ArrivingLayers(Layers):
                 self._cut = "lease expired"
         return bool(self._cut)
 
-    def _count(self, tier: int, blocks: int, chunk: Chunk, seconds: float) -> None:
+    def _count(self, tier: int, blocks: int, chunk: Chunk) -> None:
         use = self._uses.setdefault(self._loader.route(tier), RouteUse())
         use.blocks += blocks if chunk is self._chunks[-1] else 0
         use.bytes += blocks * chunk.bytes
-        use.seconds += seconds
+        use.seconds = time.monotonic() - self._started_s
 
     def _summary(self) -> Fetched:
         seconds = time.monotonic() - self._started_s
@@ -229,7 +226,6 @@ class _ChunkRead:
 
     number: int
     blocks: Sequence[PlacedRun]
-    seconds: float
     index: int
     fault: ChunkFault | None
 
