@@ -168,7 +168,7 @@ class ArrivingLayers(Layers):
         for run in self._mapped:
             if self._is_over():
                 return
-                try:
+            try:
                 self._loader.load_chunk(run, self._leased, self._buffers, chunk)
             except OSError:  # A GPU's driver refused.
                 self._cut = "read failed"
