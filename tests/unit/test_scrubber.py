@@ -82,7 +82,7 @@ async def test_a_damaged_block_is_reported(place: Place) -> None:
 
 async def test_blocks_that_somebody_reads_are_left_to_him(place: Place) -> None:
     place.damage(4)
-    place.catalog.blocks[KEYS[4]].leases = 1
+    place.catalog.readers[place.catalog.blocks[KEYS[4]]] = 1
     assert await place.scrubber.scrub() == (5, 0)
 
 

@@ -11,19 +11,16 @@ class Block:
     """A sealed block that has at least one copy.
 
     `slots[t]` is the slot of its copy in tier t, or None: a tuple, which takes less memory than
-    a list. `leases` counts the leases that read it: a leased block loses no copy. `hits` counts
-    fetches.
+    a list.
     """
 
-    __slots__ = ("hits", "key", "leases", "namespace", "parent", "slots")
+    __slots__ = ("key", "namespace", "parent", "slots")
 
     def __init__(self, key: BlockKey, parent: BlockKey, namespace: int, tiers: int) -> None:
         self.key = key
         self.parent = parent
         self.namespace = namespace
         self.slots: tuple[int | None, ...] = (None,) * tiers
-        self.leases = 0
-        self.hits = 0
 
     def place(self, tier: int, slot: int | None) -> None:
         """Note where the copy in `tier` is, or that there is none."""
@@ -59,13 +56,16 @@ class Catalog:
     `held[n]` counts the blocks of namespace n, and `copies[t]` the copies in tier t. `names` are
     all names that a namespace was opened by; its own is the first.
 
-    What few blocks have is kept apart, as it would cost memory in all: `children` counts the
-    leases under which blocks that hang on one are written, so that it does not lose its last
-    copy, and `pins` those that pin it.
+    What few blocks have is kept apart, as it would cost memory in all: `readers` counts the leases
+    that read a block, so that it loses no copy; `children` those under which blocks that hang on
+    it are written, so that it does not lose its last copy; `pins` those that pin it. `hits`
+    counts fetches, where somebody wants to know.
     """
 
     def __init__(self) -> None:
         self.blocks: dict[BlockKey, Block] = {}
+        self.readers = Counter[Block]()
+        self.hits = Counter[Block]()
         self.children = Counter[Block]()
         self.pins = Counter[Block]()
         self.held = Counter[int]()
@@ -116,13 +116,16 @@ class Catalog:
         self.copies[tier] -= 1
         if not any(other is not None for other in block.slots):
             del self.blocks[block.key]
+            self.hits.pop(block, None)
             self.held[block.namespace] -= 1
         return slot
 
 
 def count_down(counter: Counter[Block], block: Block) -> None:
     """Take one from what `counter` has for a block."""
-    assert counter[block] > 0, block.key
-    counter[block] -= 1
-    if not counter[block]:
+    count = counter[block]
+    assert count > 0, block.key
+    if count == 1:
         del counter[block]
+    else:
+        counter[block] = count - 1

@@ -36,7 +36,7 @@ def _slots_add_up(store: Store) -> None:
                 number = slot // store.room.spaces[block.namespace][tier].region_slots
                 copies[block.namespace, tier, number].add((block.key, slot))
     for block, tier, slot in store.room.apart:
-        assert block.leases > 0, ("law 2: set apart for nobody", block.key)
+        assert store.catalog.readers[block] > 0, ("law 2: set apart for nobody", block.key)
         hold(block.namespace, tier, slot)
     for state in store.moves.by_number.values():
         hold(state.move.namespace, state.move.target, state.move.target_slot)
@@ -81,7 +81,8 @@ def _leases_are_counted(store: Store) -> None:
         )
         assert all(parents), ("law 3: a lease holds a gap", lease.number)
     for block in store.catalog.blocks.values():
-        assert block.leases == counted[id(block)], ("law 3: lease count", block.key, block.leases)
+        readers = store.catalog.readers[block]
+        assert readers == counted[id(block)], ("law 3: lease count", block.key, readers)
         children = store.catalog.children[block]
         assert children == parents_of[id(block)], ("law 3: children", block.key)
     for session in store.sessions.values():

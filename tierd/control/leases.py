@@ -1,5 +1,6 @@
 """Leases: promises, with an expiry, that copies stay or that slots are yours."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -66,7 +67,7 @@ class LeaseTable:
 
     def __init__(self, catalog: Catalog) -> None:
         self.leases: dict[int, Lease] = {}
-        self._children = catalog.children
+        self._catalog = catalog
         self._numbers = count(1)
         self._expiries: list[tuple[int, int]] = []
 
@@ -74,11 +75,7 @@ class LeaseTable:
         return next(self._numbers)
 
     def add(self, lease: Lease) -> None:
-        for block in lease.blocks:
-            if lease.writes:
-                self._children[block] += 1
-            else:
-                block.leases += 1
+        self._held_by(lease).update(lease.blocks)
         self.leases[lease.number] = lease
         heappush(self._expiries, (lease.expires_ns, lease.number))
 
@@ -88,12 +85,9 @@ class LeaseTable:
 
     def let_go(self, lease: Lease) -> list[Block]:
         """Stop holding the blocks of a lease, and return them. The lease is not forgotten."""
+        counter = self._held_by(lease)
         for block in lease.blocks:
-            if lease.writes:
-                count_down(self._children, block)
-            else:
-                assert block.leases > 0, block.key
-                block.leases -= 1
+            count_down(counter, block)
         blocks, lease.blocks = lease.blocks, []
         return blocks
 
@@ -110,3 +104,6 @@ class LeaseTable:
 
     def next_expiry_ns(self) -> int | None:
         return self._expiries[0][0] if self._expiries else None
+
+    def _held_by(self, lease: Lease) -> Counter[Block]:
+        return self._catalog.children if lease.writes else self._catalog.readers

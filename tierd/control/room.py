@@ -185,8 +185,9 @@ class Room:
 
     def give_apart(self) -> None:
         """Take back the slots set apart whose blocks nobody leases any more."""
-        idle = [entry for entry in self.apart if entry[0].leases == 0]
-        self.apart = [entry for entry in self.apart if entry[0].leases > 0]
+        readers = self._catalog.readers
+        idle = [entry for entry in self.apart if entry[0] not in readers]
+        self.apart = [entry for entry in self.apart if entry[0] in readers]
         for block, tier, slot in idle:
             self.give(block.namespace, tier, slot)
 
@@ -241,7 +242,7 @@ class Room:
         return len(chosen)
 
     def _evict_copy(self, block: Block, tier: int) -> None:
-        assert block.leases == 0, block.key
+        assert block not in self._catalog.readers, block.key
         self.evicted[tier] += 1
         self._listeners[block.namespace][tier].evicted(block.key)
         self.remove_copy(block, tier)
@@ -260,7 +261,9 @@ class Room:
 
     def _is_busy(self, block: Block, tier: int) -> bool:
         """Say whether a block must stay for now. If it is to be written first, that comes next."""
-        if block.leases or block.key in self.moving or block.slots[tier] is None:
+        if block.key in self.moving or block.slots[tier] is None:
+            return True
+        if block in self._catalog.readers:
             return True
         if block in self._catalog.children and block.is_last(tier):
             return True

@@ -259,11 +259,10 @@ class Store:
     def _touched(self, event: ev.Touched, now_ns: int) -> None:
         """What follows from a fetch, done when its reply is on the way."""
         blocks = [b for key in event.keys if (b := self.catalog.blocks.get(key)) is not None]
-        for block in blocks:
-            block.hits += 1
         entry = self.config.entry
         self.moves.consider_write_back(blocks, entry, now_ns)
-        if entry > 0:
+        if entry > 0:  # Only promotion asks how often.
+            self.catalog.hits.update(blocks)
             self._promote(event.namespace, [b for b in blocks if b.hottest() == entry])
         self.room.touch(event.namespace, blocks)
 
@@ -271,7 +270,7 @@ class Store:
         wanted = [
             block
             for block in blocks
-            if self.config.policies.promotion.promote(block.hits)
+            if self.config.policies.promotion.promote(self.catalog.hits[block])
             and block.key not in self.moves.by_key
         ]
         target = self.config.entry - 1
@@ -307,7 +306,7 @@ class Store:
         self.counts[block.namespace].corrupt_blocks += 1
         if block.slots[tier] is None or block.key in self.moves.by_key:
             return
-        if block.leases and self.config.tiers[tier].mapped:
+        if block in self.catalog.readers and self.config.tiers[tier].mapped:
             self.room.set_apart(block, tier)
         else:
             self.room.remove_copy(block, tier)

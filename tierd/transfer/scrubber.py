@@ -87,7 +87,7 @@ class Scrubber:
     def _at_rest(self, key: BlockKey) -> Block | None:
         """Return the block if it is in the tier and nobody reads it: who does, verifies it."""
         block = self._catalog.blocks.get(key)
-        if block is None or block.slots[self._tier] is None or block.leases:
+        if block is None or block.slots[self._tier] is None or block in self._catalog.readers:
             return None
         return block
 
