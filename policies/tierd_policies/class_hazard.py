@@ -12,7 +12,9 @@ from tierd_policies.ranking import Ranking
 _AGES: Final = 32
 """Ages are counted in touches, and told apart by their binary logarithm."""
 
-_REFRESH_EVENTS: Final = 256
+_REFRESH_EVENTS: Final = 64
+"""A group of which less is known goes by what is known of all."""
+
 _HALVE_EVENTS: Final = 1 << 15
 
 Group = tuple[BlockClass, AgentState]
@@ -32,16 +34,16 @@ class _Hazard:
         self.density = [1.0] * _AGES
         self._used = [0.0] * _AGES
         self._ended = [0.0] * _AGES
-        self._events = 0
+        self.events = 0
 
     def count(self, age: int, *, used: bool) -> None:
         events = self._used if used else self._ended
         events[min(age.bit_length(), _AGES - 1)] += 1
-        self._events += 1
-        if self._events % _REFRESH_EVENTS == 0:
+        self.events += 1
+        if self.events % _REFRESH_EVENTS == 0:
             self._refresh()
-        if self._events >= _HALVE_EVENTS:
-            self._events //= 2
+        if self.events >= _HALVE_EVENTS:
+            self.events //= 2
             self._used = [count / 2 for count in self._used]
             self._ended = [count / 2 for count in self._ended]
 
@@ -64,7 +66,8 @@ class ClassHazard(LeafFirst):
 
     Blocks are grouped by the kind of their tokens and the state of their agent, as notes tell.
     Within a group the least recently used leaf goes first, so without notes, or with one group,
-    this is plain chain LRU.
+    this is plain chain LRU. Of a group of which little is known the same is expected as of all,
+    but nothing of a session that has ended.
 
     Units: O(1) a key, and O(log n) for the leaf; a victim costs O(groups), 24 at most.
 
@@ -76,12 +79,13 @@ class ClassHazard(LeafFirst):
         super().__init__()
         self._groups: dict[BlockKey, Group] = {}
         self._hazards: dict[Group, _Hazard] = {_NEW: _Hazard()}
+        self._all = _Hazard()
 
     def touch(self, chain: Sequence[BlockKey]) -> None:
         """Mark `chain`, root first and whole, as used now. New keys start being tracked."""
         for key in chain:
             if key in self._groups:
-                self._hazards[self._groups[key]].count(self._age(key), used=True)
+                self._count(key, used=True)
         super().touch(chain)
 
     def note(
@@ -101,22 +105,35 @@ class ClassHazard(LeafFirst):
         return max(0, self._touches - self._touch_of(key))
 
     def _order(self) -> Iterator[BlockKey]:
-        rows = [(hazard, iter(hazard.leaves)) for hazard in self._hazards.values()]
-        heads = [(hazard, row, key) for hazard, row in rows if (key := next(row, None))]
+        rows = [iter(hazard.leaves) for hazard in self._hazards.values()]
+        heads = [(row, key) for row in rows if (key := next(row, None))]
         while heads:
-            least = min(range(len(heads)), key=lambda at: self._promise(heads[at][0], heads[at][2]))
-            hazard, row, key = heads[least]
+            least = min(range(len(heads)), key=lambda at: self._promise(heads[at][1]))
+            row, key = heads[least]
             yield key
             following = next(row, None)
             if following is None:
                 del heads[least]
             else:
-                heads[least] = (hazard, row, following)
+                heads[least] = (row, following)
 
-    def _promise(self, hazard: _Hazard, key: BlockKey) -> float:
-        if self._touch_of(key) < 0:
-            return -1.0
-        return hazard.density[min(self._age(key).bit_length(), _AGES - 1)]
+    def _promise(self, key: BlockKey) -> tuple[float, int]:
+        """Return the uses to expect for keeping a leaf; of equals the older goes first."""
+        touch = self._touch_of(key)
+        if touch < 0:
+            return -1.0, touch
+        group = self._groups[key]
+        hazard = self._hazards[group]
+        if hazard.events < _REFRESH_EVENTS:
+            if group[1] == "session_ended":
+                return 0.0, touch
+            hazard = self._all
+        return hazard.density[min(self._age(key).bit_length(), _AGES - 1)], touch
+
+    def _count(self, key: BlockKey, *, used: bool) -> None:
+        age = self._age(key)
+        for hazard in (self._hazards[self._groups[key]], self._all):
+            hazard.count(age, used=used)
 
     def _goes_with(self, parent: BlockKey, child: BlockKey) -> bool:
         same_group = self._groups[parent] == self._groups[child]
@@ -133,7 +150,7 @@ class ClassHazard(LeafFirst):
         self._hazards[self._groups[key]].leaves.discard(key)
 
     def _evict(self, key: BlockKey) -> None:
-        self._hazards[self._groups[key]].count(self._age(key), used=False)
+        self._count(key, used=False)
 
     def _remove(self, key: BlockKey) -> None:
         super()._remove(key)
