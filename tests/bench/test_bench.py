@@ -38,6 +38,7 @@ NAMES = [
     "dual_one_disk",
     "layers_first",
     "demand_p99_under_write_back",
+    "simulator_chain_lru",
     "recovery_ready",
     "recovery_bytes",
     "recovery_match_512",
@@ -59,7 +60,7 @@ def test_every_row_runs(tmp_path: Path) -> None:
     assert [row["name"] for row in written["rows"]] == NAMES
     for row in written["rows"]:
         assert row["limit"] > 0
-        assert row["unit"] in {"GB/s", "ms", "CPU s/GB", "s", "B/block"}
+        assert row["unit"] in {"GB/s", "ms", "CPU s/GB", "s", "B/block", "M refs/s"}
         assert row["limit_what"]
         assert row["runs"] == len(row["values"]) == len(row["limits"]) == 1
         assert all(len(values) == 1 for values in row["others"].values())

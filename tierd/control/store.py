@@ -248,7 +248,7 @@ class Store:
         staging.failed += range(max(0, event.first, len(lease.found)), end)
         wait_for(staging.under_way, lease.blocks, event.session, lease.number, self.moves)
         if staging.under_way:
-            self.room.touch(lease.namespace, lease.blocks[:end])
+            self.room.touch(lease.namespace, self._as_held_now(lease.blocks[:end]))
         if staging.landed or staging.failed or staging.declined:
             slots = tuple(staging.landed.values())
             failed, declined = tuple(staging.failed), tuple(staging.declined)
@@ -368,7 +368,7 @@ class Store:
         namespace = lease.namespace
         self.counts[namespace].blocks_sealed += len(visible)
         self.moves.consider_write_back(visible, self.config.entry, now_ns)
-        self.room.extend(namespace, [*lease.blocks, *visible])
+        self.room.extend(namespace, [*self._as_held_now(lease.blocks), *visible])
         self._end_lease(lease)
         self._reply(event, ev.Sealed(sealed))
         self.room.relax(namespace, self.config.entry)
@@ -623,6 +623,10 @@ class Store:
         if all(self.moves.online):
             return held
         return list(takewhile(self._is_readable, held))
+
+    def _as_held_now(self, blocks: Sequence[Block]) -> list[Block]:
+        """Return leased blocks, but of one that was lost and published anew the new one."""
+        return [self.catalog.blocks.get(block.key, block) for block in blocks]
 
     def _is_readable(self, block: Block) -> bool:
         pairs = zip(block.slots, self.moves.online, strict=True)

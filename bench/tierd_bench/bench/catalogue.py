@@ -14,6 +14,7 @@ from tierd_bench.bench.host import fetch_cpu, fetch_one, fetch_rate, publish_rat
 from tierd_bench.bench.layers import first_layer
 from tierd_bench.bench.recovery import recovery_bytes, recovery_match, recovery_ready
 from tierd_bench.bench.rows import Bound, Budget, BudgetOf, Figures
+from tierd_bench.bench.simulator import simulator_rate
 from tierd_bench.bench.sizes import Sizes
 from tierd_bench.bench.stage import Scene, Stage
 from tierd_bench.bench.throttled import Throttle
@@ -53,6 +54,7 @@ def catalogue(sizes: Sizes) -> list[Measure]:
         *_dual_path(sizes),
         *_layers(sizes),
         *_demand(sizes),
+        *_simulator(sizes),
         *_recovery(sizes),
     ]
 
@@ -146,6 +148,12 @@ def _demand(sizes: Sizes) -> list[Measure]:
     scene = Scene(2 * MiB, 3 * chains_bytes // 8, disk_bytes)
     runs = sizes.disk_runs
     return [Measure("demand_p99_under_write_back", scene, runs, demand_p99, _at_most(1.5))]
+
+
+def _simulator(sizes: Sizes) -> list[Measure]:
+    budget = Budget(Bound.LEAST, 0.5, BudgetOf.VALUE)
+    scene = Scene(_MATCH_BLOCK_BYTES, MiB)
+    return [Measure("simulator_chain_lru", scene, sizes.disk_runs, simulator_rate, budget)]
 
 
 def _recovery(sizes: Sizes) -> list[Measure]:

@@ -30,6 +30,7 @@ class Sizes:
     demand_chains: int = 64
     demand_fetches: int = 100
     recovered: int = 1_000_000
+    simulated_sessions: int = 40
     calls: int = 100
     run_bytes: int = 512 * MiB
     host_runs: int = 15
@@ -56,6 +57,7 @@ SMOKE: Final = Sizes(
     demand_chains=16,
     demand_fetches=2,
     recovered=20_000,
+    simulated_sessions=2,
     calls=2,
     run_bytes=256 * KiB,
     host_runs=1,
