@@ -30,7 +30,7 @@ ITEM_BYTES: Final = {
 SHARDS_MAX: Final = 64
 LAYERS_MAX: Final = 1 << 16
 BLOCK_BYTES_MAX: Final = GiB
-TEXT_MAX: Final = 1024
+TEXT_MAX: Final = 8192
 
 CHUNK_BYTES_MIN: Final = 256 * KiB
 CHUNK_NUMBERS_MAX: Final = (PAGE_BYTES - 128) // 8
