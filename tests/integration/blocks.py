@@ -21,6 +21,9 @@ SHARDED: Final = LayoutSpec(
 )
 
 
+_IN_VAIN_MAX: Final = 6
+
+
 def tokens(seed: int, blocks: int) -> list[int]:
     """Return the tokens of a chain that has no block in common with that of another seed."""
     generator = np.random.default_rng(seed)
@@ -50,12 +53,15 @@ def publish(kv: Namespace, keys: Sequence[BlockKey], part: int = 0) -> int:
     A namespace that was just opened gets its regions from others, one after another.
     """
     source = content(keys, kv.layout, part)
-    blocks = 0
-    while True:
+    blocks = in_vain = 0
+    # On a busy machine it takes a while until another's blocks are written and their region free.
+    while in_vain < _IN_VAIN_MAX:
         published = kv.publish(keys, source, part=part, wait_s=0.5)
         blocks += published.blocks
-        if not published.declined or not published.blocks:
-            return blocks
+        if not published.declined:
+            break
+        in_vain = 0 if published.blocks else in_vain + 1
+    return blocks
 
 
 def fetch(kv: Namespace, keys: Sequence[BlockKey], part: int = 0, wait_s: float = 0.0) -> int:
