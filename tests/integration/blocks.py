@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from tests.integration.daemons import eventually
 from tierd_client import BlockKey, LayerGroup, LayoutSpec, Namespace, chain_keys, opaque_layout
 
 Bytes = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
@@ -53,6 +54,9 @@ def publish(kv: Namespace, keys: Sequence[BlockKey], part: int = 0) -> int:
     A namespace that was just opened gets its regions from others, one after another.
     """
     source = content(keys, kv.layout, part)
+    if kv.layout.shards > 1 and part == 0:
+        # Of a block that waits for its other parts none is written again: all at once, then.
+        eventually(lambda: not _declined(kv, keys))
     blocks = in_vain = 0
     # On a busy machine it takes a while until another's blocks are written and their region free.
     while in_vain < _IN_VAIN_MAX:
@@ -62,6 +66,12 @@ def publish(kv: Namespace, keys: Sequence[BlockKey], part: int = 0) -> int:
             break
         in_vain = 0 if published.blocks else in_vain + 1
     return blocks
+
+
+def _declined(kv: Namespace, keys: Sequence[BlockKey]) -> int:
+    """Return how many of `keys` there is no room for now."""
+    with kv.reserve(keys, wait_s=0.5) as trial:
+        return trial.declined
 
 
 def fetch(kv: Namespace, keys: Sequence[BlockKey], part: int = 0, wait_s: float = 0.0) -> int:
