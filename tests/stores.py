@@ -111,10 +111,11 @@ class Driver:
         part: int | None = None,
         of: int = 0,
         stage_blocks: int = ev.STAGE_ALL,
+        first: int = 0,
     ) -> ev.Fetch:
         until_ns = self.now_ns + wait_ns
         keys = spelled(text)
-        return ev.Fetch(session, self.request(), of, keys, until_ns, part, stage_blocks)
+        return ev.Fetch(session, self.request(), of, keys, until_ns, part, stage_blocks, first)
 
     def fetch(
         self,

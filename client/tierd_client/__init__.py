@@ -20,6 +20,7 @@ from tierd_client.client import Client, connect
 from tierd_client.layering import Layers
 from tierd_client.loader import RouteUse
 from tierd_client.namespace import Namespace
+from tierd_client.renewal import Held
 from tierd_client.results import Fetched, Matched, Published
 from tierd_client.views import Reservation, Views
 
@@ -28,6 +29,7 @@ __all__ = [
     "Client",
     "DaemonUnreachable",
     "Fetched",
+    "Held",
     "InvalidRequest",
     "LayerGroup",
     "Layers",

@@ -17,6 +17,7 @@ import tierd_client
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
 from tierd_client.namespace import Chain, Namespace
+from tierd_client.renewal import Held
 from tierd_client.results import Fetched, Matched, Published
 from tierd_client.splitting import Route
 from tierd_client.views import Reservation, Views
@@ -108,21 +109,26 @@ class AsyncNamespace:
         """Return how much of `chain` is held now."""
         return await self._threads.run(self._namespace.match, chain)
 
+    async def hold(self, chain: Chain, timeout_s: float = 5.0) -> Held:
+        """Lease the longest held prefix of `chain` where it is."""
+        return await self._threads.run(self._namespace.hold, chain, timeout_s)
+
     async def fetch(
         self,
         chain: Chain,
         into: Any,
         *,
+        first: int = 0,
         deadline_s: float = 5.0,
         wait_s: float = 0.0,
         part: int = 0,
         route: Route = "auto",
         compute_s: float = 0.0,
     ) -> Fetched:
-        """Copy the longest held prefix of `chain` into the caller's memory."""
+        """Copy the longest held prefix of `chain`, from `first` on, to the caller's memory."""
         call = self._namespace.fetch
         return await self._threads.run(
-            partial(call, chain, into, deadline_s=deadline_s, wait_s=wait_s),
+            partial(call, chain, into, first=first, deadline_s=deadline_s, wait_s=wait_s),
             part=part,
             route=route,
             compute_s=compute_s,
@@ -149,11 +155,17 @@ class AsyncNamespace:
         )
 
     async def fetch_views(
-        self, chain: Chain, *, deadline_s: float = 5.0, wait_s: float = 0.0, part: int = 0
+        self,
+        chain: Chain,
+        *,
+        first: int = 0,
+        deadline_s: float = 5.0,
+        wait_s: float = 0.0,
+        part: int = 0,
     ) -> Views:
-        """Lease the longest held prefix of `chain`, and view it in place without a copy."""
-        call = self._namespace.fetch_views
-        return await self._threads.run(call, chain, deadline_s=deadline_s, wait_s=wait_s, part=part)
+        """Lease the longest held prefix of `chain`; view it, from `first` on, without a copy."""
+        call = partial(self._namespace.fetch_views, chain, first=first)
+        return await self._threads.run(call, deadline_s=deadline_s, wait_s=wait_s, part=part)
 
     async def reserve(self, chain: Chain, *, part: int = 0, wait_s: float = 0.0) -> Reservation:
         """Ask for slots for those blocks of `chain` that nobody holds."""

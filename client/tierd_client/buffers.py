@@ -28,13 +28,14 @@ class Buffers:
     """Where each block of a request lies in the caller's memory.
 
     Shapes: one buffer of at least `count * part_bytes` bytes, or at least `count` buffers of at
-    least `part_bytes` bytes.
+    least `part_bytes` bytes. `first` is the index of the first block that has a place here.
 
     Raises:
         InvalidRequest: it is none of these, or not contiguous, or too small, or read-only.
     """
 
     is_on_device = False
+    first = 0
 
     def __init__(self, given: Any, part_bytes: int, count: int, *, writable: bool) -> None:
         self.part_bytes = part_bytes
@@ -55,7 +56,8 @@ class Buffers:
 
     def address(self, index: int) -> int:
         """Return where a block starts, in CPU memory."""
-        return self._addresses[index]
+        assert index >= self.first, (index, self.first)
+        return self._addresses[index - self.first]
 
     def copies_from(self, first: int, source: int, stride: int, count: int) -> list[Copy]:
         """Return the copies into blocks `first`, ... from slots `stride` bytes apart."""
@@ -85,7 +87,7 @@ class Buffers:
 
     def view(self, index: int) -> memoryview:
         """Return a block's bytes as a writable view."""
-        array = (ctypes.c_char * self.part_bytes).from_address(self._addresses[index])
+        array = (ctypes.c_char * self.part_bytes).from_address(self.address(index))
         return memoryview(array).cast("B")
 
     def _address(self, item: Any, size: int, *, writable: bool) -> int:

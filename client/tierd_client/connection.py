@@ -128,6 +128,7 @@ class Connection:
                 message.fetch.lease,
                 message.fetch.reserved.lease,
                 message.reserve.lease,
+                message.match.lease,
             ):
                 self.release(lease)
 

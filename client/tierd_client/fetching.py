@@ -27,14 +27,16 @@ def summary(
     connection: Connection, reply: pb.FetchReply, delivery: Delivery, seconds: float
 ) -> Fetched:
     """Return what a delivery amounts to."""
-    blocks = min(delivery.prefix(), reply.blocks)
+    end = min(delivery.prefix(), reply.blocks)
     by_tier: dict[str, int] = {}
-    for run in placed_runs(reply):
+    for run in placed_runs(reply, delivery.first):
         tier = connection.tiers[run.tier]
-        count = max(0, min(run.count, blocks - run.first))
+        count = max(0, min(run.count, end - run.first))
         if count:
             by_tier[tier] = by_tier.get(tier, 0) + count
-    return Fetched(blocks, by_tier, delivery.routes, seconds, delivery.cut, delivery.why)
+    return Fetched(
+        end - delivery.first, by_tier, delivery.routes, seconds, delivery.cut, delivery.why
+    )
 
 
 class Transfer:
@@ -62,14 +64,14 @@ class Transfer:
         self._leased = leased
         self._buffers = buffers
         self._split = split
-        self._delivery = Delivery()
+        self._delivery = Delivery(leased.first)
         self._news = connection.news(leased.lease)
         self._ready: list[PlacedRun] = []
         self._cold: dict[int, PlacedRun] = {}  # By index, each with its run on the medium.
         self._staged: set[int] = set()
         self._failed: dict[int, set[Way]] = {}
         left: list[PlacedRun] = []
-        for run in placed_runs(reply):
+        for run in placed_runs(reply, leased.first):
             if connection.mapped[run.tier]:
                 self._ready.append(run)
                 continue
@@ -87,7 +89,7 @@ class Transfer:
         self._ends.started("staged", len(self._staged))
         if split.arm == "staged":
             self._ends.leave_to("direct")  # What is left then has found no slot.
-        self._renewal = Renewal(connection, leased)
+        self._renewal = Renewal(connection, leased.lease, leased.term_s)
         self._gate = Gate(buffers)
         self._readers = 0
 

@@ -29,7 +29,7 @@ _TASK_BYTES: Final = 2 << 20
 class Layers:
     """The longest held prefix of a chain, on its way layer by layer. A context manager.
 
-    `blocks` is its length. `layers()` yields the number of each layer, in order, when that layer
+    `blocks` is how many come. `layers()` yields the number of each layer, in order, when that layer
     of all `blocks` blocks is in the caller's memory. It ends early if one cannot be had or the
     deadline passes: then the prefix is worth nothing, and `result().cut` says why. Leaving the
     context ends the lease.
@@ -92,13 +92,13 @@ class ArrivingLayers(Layers):
         buffers: Buffers,
         layout: LayoutSpec,
     ) -> None:
-        super().__init__(reply.blocks, _layers(layout))
+        super().__init__(reply.blocks - leased.first, _layers(layout))
         self._connection = connection
         self._loader = loader
         self._leased = leased
         self._buffers = buffers
         self._chunks = layout.chunks
-        runs = placed_runs(reply)
+        runs = placed_runs(reply, leased.first)
         self._mapped = [run for run in runs if connection.mapped[run.tier]]
         cold = [run for run in runs if not connection.mapped[run.tier]]
         self._cold = [run.part(run.first + at, 1) for run in cold for at in range(run.count)]
@@ -106,7 +106,7 @@ class ArrivingLayers(Layers):
         self._uses: dict[str, RouteUse] = {}
         self._gate = Gate(buffers)
         self._cut = ""
-        self._renewal = Renewal(connection, leased)
+        self._renewal = Renewal(connection, leased.lease, leased.term_s)
         self._reads: queue.SimpleQueue[_ChunkRead | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._bring, name="tierd-layers", daemon=True)
         self._thread.start()

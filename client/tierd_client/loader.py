@@ -55,9 +55,11 @@ class RouteUse:
 class Delivery:
     """What arrived so far: intervals of blocks, by route, and why it ended early if it did.
 
-    `why` says how the routes were chosen, and `failures` which of them failed, and how.
+    `first` is the first block that is to arrive. `why` says how the routes were chosen, and
+    `failures` which of them failed, and how.
     """
 
+    first: int = 0
     intervals: list[tuple[int, int]] = field(default_factory=list)
     routes: dict[str, RouteUse] = field(default_factory=dict)
     cut: str = ""
@@ -73,8 +75,8 @@ class Delivery:
             use.seconds += seconds
 
     def prefix(self) -> int:
-        """Return how many blocks from the first on have arrived."""
-        length = 0
+        """Return how many blocks of the prefix are there now, those before `first` included."""
+        length = self.first
         for first, count in sorted(self.intervals):
             if first > length:
                 break
@@ -86,7 +88,7 @@ class Delivery:
 class Leased:
     """The lease under which blocks are loaded, what they should be, and until when it matters.
 
-    It holds for `term_s` at a time.
+    It holds for `term_s` at a time. Blocks before `first` the caller has already.
     """
 
     lease: int
@@ -95,6 +97,7 @@ class Leased:
     part: int
     until_s: float
     term_s: float
+    first: int
 
     def is_late(self) -> bool:
         """Say whether nobody waits for the bytes any more."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tierd.core.errors import InvalidRequest, Overloaded, TierdError
@@ -17,6 +17,7 @@ from tierd_client.fetching import Transfer, summary
 from tierd_client.layering import ArrivingLayers, Layers, PresentLayers
 from tierd_client.loader import Leased, Loader, LocalLoader, RemoteLoader
 from tierd_client.placement import placed_runs
+from tierd_client.renewal import Held, Renewal
 from tierd_client.results import Fetched, Matched, Published
 from tierd_client.splitting import Route, Split
 from tierd_client.stream import StreamClosed
@@ -46,6 +47,7 @@ class _Terms:
     wait_s: float
     route: Route
     compute_s: float = 0.0
+    first: int = 0
 
 
 class Namespace:
@@ -66,34 +68,39 @@ class Namespace:
 
     def match(self, chain: Chain) -> Matched:
         """Return how much of `chain` is held now. Leases nothing."""
-        keys = self._keys(chain)
-        reached = self._reach()
-        if reached is None or not keys:
-            return Matched(0, {})
-        connection, opened = reached
-        body = pb.Match(namespace=opened.number, keys=join_keys(keys))
-        reply = self._wait(connection.stream.ask(match=body), _CALL_TIMEOUT_S)
-        if reply is None:
-            return Matched(0, {})
-        found = zip(connection.tiers, reply.match.by_tier, strict=True)
-        return Matched(reply.match.blocks, {tier: count for tier, count in found if count})
+        _, reply, by_tier = self._match(chain, _CALL_TIMEOUT_S, hold=False)
+        return Matched(reply.blocks, by_tier)
+
+    def hold(self, chain: Chain, timeout_s: float = _CALL_TIMEOUT_S) -> Held:
+        """Lease the longest held prefix of `chain` where it is: nothing of it goes meanwhile.
+
+        Whoever fetches it does that as always, from any process. Neither hit nor miss is counted.
+        Waits for the daemon for up to `timeout_s`.
+        """
+        connection, reply, by_tier = self._match(chain, timeout_s, hold=True)
+        if connection is None or not reply.lease:
+            return Held(0, {}, None)
+        renewal = Renewal(connection, reply.lease, reply.term_ns / 1e9)
+        return Held(reply.blocks, by_tier, renewal)
 
     def fetch(
         self,
         chain: Chain,
         into: Any,
         *,
+        first: int = 0,
         deadline_s: float = 5.0,
         wait_s: float = 0.0,
         part: int = 0,
         route: Route = "auto",
         compute_s: float = 0.0,
     ) -> Fetched:
-        """Copy the longest held prefix of `chain` into the caller's memory.
+        """Copy the longest held prefix of `chain`, from block `first` on, to the caller's memory.
 
         Shapes: `into` is one contiguous buffer, array or tensor of at least [blocks, part_bytes]
-        bytes, or a sequence of buffers, one a block. They may be in the memory of a GPU of the
-        daemon's host; what was queued there and uses them has to be done. Units: seconds.
+        bytes, or a sequence of buffers, one a block, for `len(chain) - first` blocks: those before
+        `first` the caller has already. They may be in the memory of a GPU of the daemon's host;
+        what was queued there and uses them has to be done. Units: seconds.
         `wait_s` is how long to wait while another client is writing the next block; what has
         not come by `deadline_s` is cut off. `part` is the shard's rank. `route` says how blocks
         on disk come: through the daemon's memory ("staged"), read by this process ("direct"), or
@@ -104,7 +111,7 @@ class Namespace:
         Raises:
             InvalidRequest: `into` is none of these, or too small, or a GPU's where there is none.
         """
-        terms = _Terms(deadline_s, wait_s, route, compute_s)
+        terms = _Terms(deadline_s, wait_s, route, compute_s, first)
         return self._fetch(chain, into, terms, part, None)[0]
 
     def fetch_and_reserve(
@@ -131,6 +138,7 @@ class Namespace:
         chain: Chain,
         into: Any,
         *,
+        first: int = 0,
         deadline_s: float = 5.0,
         wait_s: float = 0.0,
         part: int = 0,
@@ -151,26 +159,33 @@ class Namespace:
         """
         until_s = time.monotonic() + deadline_s
         self._check_part(part)
+        terms = _Terms(deadline_s, wait_s, "direct", first=first)
         keys = self._keys(chain)
-        buffers = buffers_of(into, self.layout.part_bytes, len(keys), writable=True)
+        buffers = self._buffers(into, keys, first)
         connection = self._client.connection()
         if connection is None or not connection.maps_all:
-            terms = _Terms(deadline_s, wait_s, "auto")
+            terms = replace(terms, route="auto")
             return PresentLayers(self.layout, self._fetch(chain, into, terms, part, None)[0])
-        asked = self._ask_fetch(keys, until_s, _Terms(deadline_s, wait_s, "direct"), None)
+        asked = self._ask_fetch(keys, until_s, terms, None)
         if isinstance(asked, str) or not asked[2].lease:
             cut = asked if isinstance(asked, str) else ""
             return PresentLayers(self.layout, Fetched(cut=cut))
         connection, opened, reply, _ = asked
         loader = self._loader(connection, opened)
         assert isinstance(loader, LocalLoader)
-        leased = _leased(reply, keys, part, until_s)
+        leased = _leased(reply, keys, part, until_s, first)
         return ArrivingLayers(connection, loader, reply, leased, buffers, self.layout)
 
     def fetch_views(
-        self, chain: Chain, *, deadline_s: float = 5.0, wait_s: float = 0.0, part: int = 0
+        self,
+        chain: Chain,
+        *,
+        first: int = 0,
+        deadline_s: float = 5.0,
+        wait_s: float = 0.0,
+        part: int = 0,
     ) -> Views:
-        """Lease the longest held prefix of `chain`, and view it in place without a copy.
+        """Lease the longest held prefix of `chain`; view it, from `first` on, without a copy.
 
         Blocks that are not in mapped memory are brought into memory of this process first.
         """
@@ -178,12 +193,14 @@ class Namespace:
         self._check_part(part)
         keys = self._keys(chain)
         started_s = time.monotonic()
-        asked = self._ask_fetch(keys, until_s, _Terms(deadline_s, wait_s, "staged"), None)
+        _check_first(first, keys)
+        terms = _Terms(deadline_s, wait_s, "staged", first=first)
+        asked = self._ask_fetch(keys, until_s, terms, None)
         if isinstance(asked, str) or not asked[2].lease:
             return Views(None, 0, 0, ())
         connection, opened, reply, split = asked
         loader = self._loader(connection, opened)
-        runs = placed_runs(reply)
+        runs = placed_runs(reply, first)
         offset = part * self.layout.part_stride_bytes
         if isinstance(loader, LocalLoader) and _all_mapped(connection, reply):
             pieces = []
@@ -194,13 +211,14 @@ class Namespace:
                 pieces.append((view, run.count, stride))
             slots = SlotViews(pieces, offset, self.layout.part_bytes)
             return Views(connection, reply.lease, reply.fence, slots)
-        memory = private_views(self.layout, reply.blocks)
-        buffers = Buffers(memory, self.layout.part_bytes, reply.blocks, writable=True)
-        leased = _leased(reply, keys, part, until_s)
+        memory = private_views(self.layout, reply.blocks - first)
+        buffers = Buffers(memory, self.layout.part_bytes, reply.blocks - first, writable=True)
+        buffers.first = first
+        leased = _leased(reply, keys, part, until_s, first)
         transfer = Transfer(connection, loader, reply, leased, buffers, split)
         delivery = transfer.run(connection.splitter(self.layout), started_s)
         size = self.layout.part_bytes
-        count = min(delivery.prefix(), reply.blocks)
+        count = min(delivery.prefix(), reply.blocks) - first
         slots = SlotViews([(memory.toreadonly(), count, size)], 0, size)
         return Views(connection, reply.lease, reply.fence, slots)
 
@@ -334,7 +352,7 @@ class Namespace:
         until_s = start_s + terms.deadline_s
         self._check_part(part)
         keys = self._keys(chain)
-        buffers = buffers_of(into, self.layout.part_bytes, len(keys), writable=True)
+        buffers = self._buffers(into, keys, terms.first)
         nothing = Reservation(None, None, self.layout, part, None)
         asked = self._ask_fetch(keys, until_s, terms, reserve_part)
         if isinstance(asked, str):
@@ -345,7 +363,7 @@ class Namespace:
             reservation = self._reservation(connection, opened, part, reply.reserved)
         if not reply.lease:
             return Fetched(seconds=time.monotonic() - start_s), reservation
-        leased = _leased(reply, keys, part, until_s)
+        leased = _leased(reply, keys, part, until_s, terms.first)
         try:
             loader = self._loader(connection, opened)
             if buffers.is_on_device and not isinstance(loader, LocalLoader):
@@ -358,6 +376,31 @@ class Namespace:
         seconds = time.monotonic() - start_s
         return summary(connection, reply, delivery, seconds), reservation
 
+    def _match(
+        self, chain: Chain, timeout_s: float, *, hold: bool
+    ) -> tuple[Connection | None, pb.MatchReply, dict[str, int]]:
+        """Return the reply, empty if there is none, who gave it, and what is in which tier."""
+        keys = self._keys(chain)
+        reached = self._reach(timeout_s)
+        if reached is None or not keys:
+            return None, pb.MatchReply(), {}
+        connection, opened = reached
+        body = pb.Match(namespace=opened.number, keys=join_keys(keys), hold=hold)
+        future = connection.stream.ask(match=body)
+        reply = self._wait(future, timeout_s)
+        if reply is None:
+            connection.release_when_answered(future)
+            return None, pb.MatchReply(), {}
+        found = zip(connection.tiers, reply.match.by_tier, strict=True)
+        return connection, reply.match, {tier: count for tier, count in found if count}
+
+    def _buffers(self, into: Any, keys: list[BlockKey], first: int) -> Buffers:
+        """Return where the blocks of a chain from `first` on lie in the caller's memory."""
+        _check_first(first, keys)
+        buffers = buffers_of(into, self.layout.part_bytes, len(keys) - first, writable=True)
+        buffers.first = first
+        return buffers
+
     def _ask_fetch(
         self,
         keys: list[BlockKey],
@@ -366,13 +409,13 @@ class Namespace:
         reserve_part: int | None,
     ) -> tuple[Connection, Opened, pb.FetchReply, Split] | str:
         """Return the reply, who gave it, and how to go about it; or why there is none."""
-        if not keys:
+        if len(keys) <= terms.first:
             return ""
         reached = self._reach(max(0.0, until_s - time.monotonic()))
         if reached is None:
             return "deadline" if time.monotonic() >= until_s else "daemon away"
         connection, opened = reached
-        split = self._split(connection, terms, len(keys))
+        split = self._split(connection, terms, len(keys) - terms.first)
         remaining_s = max(0.0, until_s - time.monotonic())
         # What is held is to be here in time, even if the wait was in vain.
         longest_s = remaining_s - min(_ANSWER_S_MAX, remaining_s / 4)
@@ -383,6 +426,7 @@ class Namespace:
             reserve=reserve_part is not None,
             part=reserve_part or 0,
             stage_blocks=split.stage_blocks(self.layout.part_bytes),
+            first=terms.first,
         )
         future = connection.stream.ask(fetch=body)
         try:
@@ -453,8 +497,15 @@ class Namespace:
         return self.keys(chain)
 
 
-def _leased(reply: pb.FetchReply, keys: list[BlockKey], part: int, until_s: float) -> Leased:
-    return Leased(reply.lease, reply.fence, keys, part, until_s, reply.term_ns / 1e9)
+def _leased(
+    reply: pb.FetchReply, keys: list[BlockKey], part: int, until_s: float, first: int
+) -> Leased:
+    return Leased(reply.lease, reply.fence, keys, part, until_s, reply.term_ns / 1e9, first)
+
+
+def _check_first(first: int, keys: list[BlockKey]) -> None:
+    if not 0 <= first <= len(keys):
+        raise InvalidRequest("first", str(first), f"from 0 to the chain's {len(keys)} blocks")
 
 
 def _all_mapped(connection: Connection, reply: pb.FetchReply) -> bool:

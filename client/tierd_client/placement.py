@@ -20,10 +20,9 @@ class PlacedRun:
         return PlacedRun(first, count, self.tier, self.slot + first - self.first, self.pending)
 
 
-def placed_runs(reply: pb.FetchReply) -> list[PlacedRun]:
-    """Return the runs of a reply, in chain order."""
+def placed_runs(reply: pb.FetchReply, first: int) -> list[PlacedRun]:
+    """Return the runs of a reply, in chain order, the first of which begins with block `first`."""
     placed = []
-    first = 0
     pending = set(reply.run_pending)
     rows = zip(reply.run_tier, reply.run_slot, reply.run_count, strict=True)
     for index, (tier, slot, count) in enumerate(rows):

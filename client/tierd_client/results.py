@@ -17,10 +17,10 @@ class Matched:
 class Fetched:
     """What a fetch brought. A shorter prefix is an ordinary answer.
 
-    `blocks` are in the caller's memory, from the first on. `by_tier` says where they were found
-    and `routes` how they came; a route may have brought more than counts. `cut` says why the
-    prefix is shorter than what was held: "", "deadline", "lease expired", "read failed",
-    "overloaded", or "daemon away". `why` says how the routes from disk were chosen.
+    `blocks` are in the caller's memory, from the first that was wanted on. `by_tier` says where
+    they were found and `routes` how they came; a route may have brought more than counts. `cut`
+    says why the prefix is shorter than what was held: "", "deadline", "lease expired", "read
+    failed", "overloaded", or "daemon away". `why` says how the routes from disk were chosen.
     """
 
     blocks: int = 0

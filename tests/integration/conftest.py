@@ -28,8 +28,16 @@ def start_daemon() -> Iterator[StartDaemon]:
 
 @pytest.fixture(scope="module")
 def shared_daemon() -> Iterator[Daemon]:
-    """A daemon with a host and a disk tier, for tests that bring names and seeds of their own."""
-    daemon = Daemon(16 * MiB, listen__tcp="127.0.0.1:0", limits__keys_per_request_max=2000)
+    """A daemon with a host and a disk tier, for tests that bring names and seeds of their own.
+
+    The host tier has room for what all of them publish: none waits for another's regions.
+    """
+    daemon = Daemon(
+        16 * MiB,
+        listen__tcp="127.0.0.1:0",
+        limits__keys_per_request_max=2000,
+        tiers__host__bytes=64 * MiB,
+    )
     yield daemon
     daemon.end()
 

@@ -101,7 +101,7 @@ def test_with_no_free_slot_the_client_reads_from_disk_by_itself(start_daemon: St
             with kv.fetch_views(early) as views:
                 assert b"".join(views) == content(early, ODD).tobytes()
             assert held.valid()
-        assert "disk-staged" in kv.fetch(early, into).routes
+        assert "disk-staged" in kv.fetch(early, into, route="staged").routes
         assert np.array_equal(into, content(early, ODD))
 
 

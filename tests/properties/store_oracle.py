@@ -241,13 +241,18 @@ class Oracle:
         elif isinstance(reply.body, ev.Fetched):
             assert isinstance(event, ev.Fetch)
             self._note_fetched(event, reply.body)
+        elif isinstance(reply.body, ev.Matched) and reply.body.lease:
+            assert isinstance(event, ev.Match)
+            assert event.hold
+            self.readers[reply.body.lease] = Reader({}, set())
+            self.session_of[reply.body.lease] = event.session
 
     def _note_fetched(self, event: ev.Fetch, body: ev.Fetched) -> None:
         blocks: dict[int, tuple[Place, BlockKey]] = {}
         pending = set()
         for run in body.runs:
             for slot in range(run.slot, run.slot + run.count):
-                index = len(blocks)
+                index = event.first + len(blocks)
                 place = (run.tier, event.namespace, slot)
                 blocks[index] = (place, event.keys[index])
                 assert (event.namespace, event.keys[index]) in self.sealed
@@ -255,7 +260,8 @@ class Oracle:
                 if run.pending:
                     assert run.tier > self.entry
                     pending.add(index)
-        assert len(blocks) == body.blocks
+        assert len(blocks) == max(0, body.blocks - event.first)
+        assert bool(blocks) == bool(body.lease)
         if body.lease:
             assert self.clients[event.session].fences[body.fence] == body.lease
             self.readers[body.lease] = Reader(blocks, pending)

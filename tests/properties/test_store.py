@@ -44,7 +44,8 @@ chains = st.builds(lambda trunk, depth: trunk[:depth], trunks, st.sampled_from([
 namespaces = st.sampled_from([0, 0, 1])
 parts = st.sampled_from([0, 0, 1])
 waits = st.sampled_from([0, 0, 3, 15])
-firsts = st.sampled_from([ev.STAGE_ALL, ev.STAGE_ALL, 0, 1, 3])
+stagings = st.sampled_from([ev.STAGE_ALL, ev.STAGE_ALL, 0, 1, 3])
+firsts = st.sampled_from([0, 0, 1, 3])
 rarely = st.sampled_from([False, False, False, True])
 faults: st.SearchStrategy[Fault] = st.sampled_from([None, None, None, "source", "target"])
 
@@ -90,7 +91,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), namespace=namespaces, path=chains)
     def match(self, data: st.DataObject, namespace: int, path: bytes) -> None:
         keys = chain_to(namespace, path)
-        self.oracle.ask(ev.Match(self._session(data), self._request(), namespace, keys))
+        hold = data.draw(st.booleans(), "hold")
+        self.oracle.ask(ev.Match(self._session(data), self._request(), namespace, keys, hold))
 
     @rule(data=st.data(), namespace=namespaces, path=chains, wait=waits, part=parts)
     def reserve(
@@ -301,9 +303,12 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> None:
         until_ns = self.oracle.now_ns + wait
         session, keys = self._session(data), chain_to(namespace, path)
-        first = data.draw(firsts, "stage_blocks")
-        event = ev.Fetch(session, self._request(), namespace, keys, until_ns, part, first)
-        self.oracle.ask(event)
+        stage_blocks = data.draw(stagings, "stage_blocks")
+        first = min(data.draw(firsts, "first"), len(keys))
+        request = self._request()
+        self.oracle.ask(
+            ev.Fetch(session, request, namespace, keys, until_ns, part, stage_blocks, first)
+        )
 
     def _tick(self) -> None:
         self.oracle.feed(ev.Tick())

@@ -97,6 +97,58 @@ def test_a_key_asked_for_twice_is_reserved_once() -> None:
     assert reserved.grants == (ev.Grant(0, 0, 1),)
 
 
+def test_blocks_before_the_first_wanted_are_leased_and_no_more() -> None:
+    driver = on_disk_only("abcd")
+    fetched = driver.ask(driver.fetch_event("abcdef", first=2), ev.Fetched)
+    assert fetched.blocks == 4
+    assert [(run.count, run.pending) for run in fetched.runs] == [(2, True)]
+    assert sorted(move.key for move in driver.moves.values()) == [b"abc", b"abcd"]
+    counts = driver.store.counts[0]
+    assert (counts.tokens_asked, counts.tokens_hit[1], counts.tokens_missed) == (16, 8, 8)
+    lease = driver.store.leases.leases[fetched.lease]
+    assert len(lease.blocks) == 4, "parents stay, too"
+    # What was not brought was not promised either.
+    driver.feed(ev.ReadFailed(1, fetched.lease, 0))
+    assert counts.tokens_hit[1] == 8
+
+
+def test_a_fetch_of_what_the_client_has_brings_nothing() -> None:
+    driver = host_only()
+    driver.publish("ab")
+    fetched = driver.ask(driver.fetch_event("abc", first=2), ev.Fetched)
+    assert (fetched.lease, fetched.blocks, fetched.runs) == (0, 2, ())
+    assert driver.store.counts[0].tokens_missed == 4
+
+
+def test_what_is_held_stays_and_is_not_counted() -> None:
+    driver = host_only(slots=4)
+    driver.publish("abc")
+    held = driver.ask(ev.Match(1, 9, 0, spelled("abcd"), hold=True), ev.Matched)
+    assert (held.blocks, held.by_tier, held.term_ns) == (3, (3,), READ_LEASE_NS)
+    assert driver.store.counts[0].requests == 0
+    assert driver.publish("xyz") == 1, "nothing of it is evicted"
+    driver.release(held.lease)
+    assert driver.publish("xyz") == 2
+    nothing = driver.ask(ev.Match(1, 9, 0, spelled("q"), hold=True), ev.Matched)
+    assert nothing == ev.Matched(0, (0,))
+
+
+def test_a_hold_counts_against_the_leases_of_a_session() -> None:
+    driver = host_only(limits=Limits(leases_per_session_max=1))
+    driver.publish("a")
+    assert driver.ask(ev.Match(1, 9, 0, spelled("a"), hold=True), ev.Matched).lease
+    driver.ask(ev.Match(1, 9, 0, spelled("a"), hold=True), Overloaded)
+
+
+def test_a_new_namespace_finds_room_at_once() -> None:
+    """The first one opened borrows its share ahead, which is nearly all, and leaves a little."""
+    driver = Driver(store_config(tier("host", 64, region_slots=2)), LAYOUT)
+    for name in ("second", "third"):
+        namespace = driver.open(page_layout(name))
+        reserved = driver.ask(ev.Reserve(1, 9, namespace, spelled("ab"), 0, 0), ev.Reserved)
+        assert reserved.declined == 0, name
+
+
 def test_fetch_and_reserve_is_one_step() -> None:
     driver = host_only()
     driver.publish("ab")

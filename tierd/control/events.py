@@ -52,10 +52,13 @@ class OpenNamespace:
 
 @dataclass(frozen=True, slots=True)
 class Match:
+    """Say how much is held, and if `hold`, lease it: nothing is read or moved, but it stays."""
+
     session: int
     request: int
     namespace: int
     keys: Sequence[BlockKey]
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Fetch:
     `reserve_part`: in the same step reserve what is missing, for that part; None: do not.
     `stage_blocks`: of the blocks that are in no mapped tier, how many, from the first, to bring
     to the entry tier at once. The others are the client's to read, or to `Stage`.
+    `first`: blocks before this one the client has already; they are leased, and that is all.
     """
 
     session: int
@@ -75,6 +79,7 @@ class Fetch:
     wait_until_ns: int
     reserve_part: int | None
     stage_blocks: int = STAGE_ALL
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,10 +364,15 @@ class NamespaceOpened:
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """How many blocks are held from the root on, and of these how many best in each tier."""
+    """How many blocks are held from the root on, and of these how many best in each tier.
+
+    `lease` is 0 if none was asked for, or nothing is held; it holds for `term_ns`.
+    """
 
     blocks: int
     by_tier: tuple[int, ...]
+    lease: int = 0
+    term_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,8 +398,9 @@ class Reserved:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A leased prefix of `blocks` blocks, in chain order; `lease` 0 if there are none.
+    """A leased prefix of `blocks` blocks; `lease` 0 if there are none after the `first`.
 
+    `runs` are in chain order and begin with block `first`.
     `queued_bytes` were on their way to the entry tier before this request. The lease holds for
     `term_ns`.
     """

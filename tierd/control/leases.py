@@ -31,7 +31,8 @@ class Lease:
     """One promise to one session.
 
     `blocks` are those read, which stay in place, or for a lease that `writes` the parents of
-    those written, which stay somewhere. `found[i]` is the tier that was to serve blocks[i].
+    those written, which stay somewhere. `found[i]` is the tier that was to serve blocks[i]; those
+    before `first` the client had already.
     `writings` are the reserved blocks, in chain order.
     `pin_bytes` is what a pin takes of the quota, 0 in other leases. An `expired` lease promises
     nothing more; one with writings is kept until its owner says that it has stopped writing, or
@@ -45,6 +46,7 @@ class Lease:
     blocks: list[Block]
     fence: int = 0
     found: list[int] = field(default_factory=list)
+    first: int = 0
     writings: list[Writing] = field(default_factory=list)
     part: int = 0
     pin_bytes: int = 0

@@ -6,15 +6,15 @@ from typing import cast
 
 from tierd.control.catalog import Block
 from tierd.control.config import StoreConfig
-from tierd.control.events import Run
+from tierd.control.events import Fetch, Run
 from tierd.control.moves import Moves, Waiter
 from tierd.control.room import Room
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`runs` in chain order; `found[i]` is the tier that serves block i; `under_way` are those
-    blocks, by index, that are on their way to the entry tier."""
+    """`runs` in chain order, from the first block wanted on; `found[i]` is the tier that serves
+    block i; `under_way` are those blocks, by index, that are on their way to the entry tier."""
 
     runs: tuple[Run, ...]
     found: list[int]
@@ -32,28 +32,31 @@ class Staging:
 
 
 def plan_fetch(
-    blocks: Sequence[Block], config: StoreConfig, room: Room, moves: Moves, stage_blocks: int
+    blocks: Sequence[Block], asked: Fetch, config: StoreConfig, room: Room, moves: Moves
 ) -> Plan:
     """Choose a source for each of `blocks`, leased already, and start the moves it takes.
 
-    A block in a mapped tier is read in place. Of the others the first `stage_blocks` are moved to
-    the entry tier, as far as that has slots, and moves under way are joined; the rest is left to
-    the client, who reads the medium by itself or asks for them with `stage`.
+    Those before `asked.first` need none. A block in a mapped tier is read in place. Of the others
+    the first `asked.stage_blocks` are moved to the entry tier, as far as that has slots, and moves
+    under way are joined; the rest is left to the client, who reads the medium by itself or asks
+    for them with `stage`.
     """
+    first = asked.first
     found = best_tiers(blocks, moves.online)
     slots = [block.slots[tier] for block, tier in zip(blocks, found, strict=True)]
     pending = [False] * len(blocks)
     under_way = []
     # Tiers up to the entry tier are mapped; only what is colder takes more than a look.
     if max(found) > config.entry:
-        colder = [index for index, tier in enumerate(found) if tier > config.entry]
-        _start_moves(blocks, found, colder[:stage_blocks], config.entry, room, moves)
+        colder = [i for i in range(first, len(found)) if found[i] > config.entry]
+        _start_moves(blocks, found, colder[: asked.stage_blocks], config.entry, room, moves)
         for index in colder:
             if _is_coming(blocks[index], config.entry, moves):
                 pending[index] = True
                 under_way.append(index)
     assert None not in slots, "found where there is no copy"
-    return Plan(tuple(_runs(found, cast(list[int], slots), pending)), found, under_way)
+    runs = _runs(found[first:], cast(list[int], slots[first:]), pending[first:])
+    return Plan(tuple(runs), found, under_way)
 
 
 def stage(

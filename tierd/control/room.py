@@ -18,6 +18,9 @@ _SKIPPED_MAX = 1024
 
 _UNKNOWN: Final[BlockClass] = "unknown"
 
+_LEFT_RATIO: Final = 1 / 16
+"""Of a tier, what is not lent before it is needed, for namespaces to come."""
+
 _RELAXED_MAX = 256
 """Copies that `relax` evicts at once: some half a millisecond."""
 
@@ -134,11 +137,18 @@ class Room:
         self.touch(namespace, blocks)
 
     def lend_ahead(self, namespace: int, tier: int) -> None:
-        """Borrow the namespace's fair share now, so that it is ready before it is needed."""
-        while self._over_share(namespace, tier) + self._region_bytes(namespace, tier) <= 0:
-            if not self._lend(namespace, tier):
+        """Borrow the namespace's fair share now, so that it is ready before it is needed.
+
+        A little is left for the next namespace to be opened: its first publish is to find room
+        before others have given back what is its share.
+        """
+        space, budget = self.spaces[namespace][tier], self.budgets[tier]
+        ahead_bytes_max = int(budget.bytes_max * (1 - _LEFT_RATIO))
+        while self._over_share(namespace, tier) + space.region_bytes <= 0:
+            left = budget.bytes_lent + space.region_bytes <= ahead_bytes_max
+            if not (left or not space.regions) or not self._lend(namespace, tier):
                 break
-        if not self.spaces[namespace][tier].regions:
+        if not space.regions:
             # All is lent: one region now, so that a first publish finds room.
             self._reclaim_elsewhere(namespace, tier, 1)
 

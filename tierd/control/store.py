@@ -195,36 +195,47 @@ class Store:
     # ---- reading
 
     def _match(self, event: ev.Match, now_ns: int) -> None:
-        found = best_tiers(self._readable_prefix(event.namespace, event.keys), self.moves.online)
-        by_tier = Counter(found)
+        held = self._readable_prefix(event.namespace, event.keys)
+        by_tier = Counter(best_tiers(held, self.moves.online))
         tiers = range(len(self.config.tiers))
-        self._reply(event, ev.Matched(len(found), tuple(by_tier[tier] for tier in tiers)))
+        matched = ev.Matched(len(held), tuple(by_tier[tier] for tier in tiers))
+        if event.hold and held:
+            session = self.sessions[event.session]
+            if self._has_too_many_leases(session, 1):
+                self._reply(event, Overloaded("leases of the session", _RETRY_NS))
+                return
+            term_ns = self.config.read_lease_ns
+            lease = self._grant(session, event.namespace, held, now_ns + term_ns)
+            lease.first = len(held)
+            matched = replace(matched, lease=lease.number, term_ns=term_ns)
+            self.room.touch(event.namespace, held)
+        self._reply(event, matched)
 
     def _fetch(self, event: ev.Fetch, now_ns: int) -> None:
-        keys = event.keys
+        keys, first = event.keys, event.first
         self.prefetching[event.namespace].fetched(keys, now_ns)
         held = self._readable_prefix(event.namespace, keys)
         if self._should_wait(event, len(held), now_ns):
             return
         session = self.sessions[event.session]
-        if len(session.leases) + 2 > self.config.limits.leases_per_session_max:
+        if self._has_too_many_leases(session, 2):
             self._reply(event, Overloaded("leases of the session", _RETRY_NS))
             return
         found: list[int] = []
         lease = fence = 0
         runs: tuple[ev.Run, ...] = ()
         queued_bytes = self.moves.coming_bytes
-        if held:
+        if len(held) > first:
             granted = self._grant(
                 session, event.namespace, held, now_ns + self.config.read_lease_ns
             )
-            plan = plan_fetch(held, self.config, self.room, self.moves, event.stage_blocks)
-            granted.found = found = plan.found
+            plan = plan_fetch(held, event, self.config, self.room, self.moves)
+            granted.found, granted.first, found = plan.found, first, plan.found[first:]
             wait_for(plan.under_way, held, event.session, granted.number, self.moves)
             if plan.under_way:
                 self.room.extend(event.namespace, held)
             lease, fence, runs = granted.number, granted.fence, plan.runs
-        self.counts[event.namespace].count_fetch(found, len(keys) - len(held))
+        self.counts[event.namespace].count_fetch(found, len(keys) - max(len(held), first))
         reserved = None
         if event.reserve_part is not None:
             reserved = self._reserve_now(
@@ -242,7 +253,7 @@ class Store:
         if lease is None or lease.expired or lease.session != event.session:
             return
         end = min(event.first + event.count, len(lease.blocks))
-        wanted = range(max(0, event.first), min(end, len(lease.found)))
+        wanted = range(max(lease.first, event.first), min(end, len(lease.found)))
         staging = stage(lease.blocks, wanted, self.config, self.room, self.moves)
         # What lies behind a failed block is not promised any more.
         staging.failed += range(max(0, event.first, len(lease.found)), end)
@@ -284,7 +295,7 @@ class Store:
         lease = self.leases.leases.get(event.lease)
         if lease is None or lease.expired or lease.session != event.session:
             return
-        if not 0 <= event.index < len(lease.found):
+        if not lease.first <= event.index < len(lease.found):
             return  # It failed before, or was never promised.
         if not event.unanswered:
             self._corrupt(lease.blocks[event.index], lease.found[event.index])
@@ -320,7 +331,7 @@ class Store:
 
     def _reserve(self, event: ev.Reserve, now_ns: int) -> None:
         session = self.sessions[event.session]
-        if len(session.leases) + 1 > self.config.limits.leases_per_session_max:
+        if self._has_too_many_leases(session, 1):
             self._reply(event, Overloaded("leases of the session", _RETRY_NS))
             return
         held = self._readable_prefix(event.namespace, event.keys)
@@ -375,6 +386,9 @@ class Store:
         self._retry(changed, now_ns)
 
     # ---- leases
+
+    def _has_too_many_leases(self, session: Session, more: int) -> bool:
+        return len(session.leases) + more > self.config.limits.leases_per_session_max
 
     def _grant(
         self,

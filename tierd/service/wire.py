@@ -119,7 +119,9 @@ def _reserved_message(body: ev.Reserved) -> pb.ReserveReply:
 
 
 def _matched(request: int, body: ev.Matched) -> pb.ServerMessage:
-    match = pb.MatchReply(blocks=body.blocks, by_tier=body.by_tier)
+    match = pb.MatchReply(
+        blocks=body.blocks, by_tier=body.by_tier, lease=body.lease, term_ns=body.term_ns
+    )
     return pb.ServerMessage(request=request, match=match)
 
 
@@ -201,14 +203,25 @@ class EventReader:
         return ev.OpenNamespace(self._session, request, body.name, layout_from_wire(body.layout))
 
     def _match(self, request: int, body: pb.Match, now_ns: int) -> ev.Event:
-        return ev.Match(self._session, request, body.namespace, self._keys(body.keys))
+        keys = self._keys(body.keys)
+        return ev.Match(self._session, request, body.namespace, keys, body.hold)
 
     def _fetch(self, request: int, body: pb.Fetch, now_ns: int) -> ev.Event:
         part = body.part if body.reserve else None
         until_ns = now_ns + body.wait_ns
         keys = self._keys(body.keys)
-        first = body.stage_blocks
-        return ev.Fetch(self._session, request, body.namespace, keys, until_ns, part, first)
+        if body.first > len(keys):
+            raise InvalidRequest("first", str(body.first), f"at most the {len(keys)} keys given")
+        return ev.Fetch(
+            self._session,
+            request,
+            body.namespace,
+            keys,
+            until_ns,
+            part,
+            stage_blocks=body.stage_blocks,
+            first=body.first,
+        )
 
     def _stage(self, request: int, body: pb.Stage, now_ns: int) -> ev.Event:
         return ev.Stage(self._session, body.lease, body.first, body.blocks)

@@ -192,36 +192,44 @@ class LayerGroup(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., layers: _Optional[int] = ..., kv_heads: _Optional[int] = ..., head_size: _Optional[int] = ..., planes: _Optional[int] = ..., window_tokens: _Optional[int] = ..., state_bytes: _Optional[int] = ...) -> None: ...
 
 class Match(_message.Message):
-    __slots__ = ("namespace", "keys")
+    __slots__ = ("namespace", "keys", "hold")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     keys: bytes
-    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ...) -> None: ...
+    hold: bool
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., hold: bool = ...) -> None: ...
 
 class MatchReply(_message.Message):
-    __slots__ = ("blocks", "by_tier")
+    __slots__ = ("blocks", "by_tier", "lease", "term_ns")
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     BY_TIER_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    TERM_NS_FIELD_NUMBER: _ClassVar[int]
     blocks: int
     by_tier: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, blocks: _Optional[int] = ..., by_tier: _Optional[_Iterable[int]] = ...) -> None: ...
+    lease: int
+    term_ns: int
+    def __init__(self, blocks: _Optional[int] = ..., by_tier: _Optional[_Iterable[int]] = ..., lease: _Optional[int] = ..., term_ns: _Optional[int] = ...) -> None: ...
 
 class Fetch(_message.Message):
-    __slots__ = ("namespace", "keys", "wait_ns", "reserve", "part", "stage_blocks")
+    __slots__ = ("namespace", "keys", "wait_ns", "reserve", "part", "stage_blocks", "first")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     WAIT_NS_FIELD_NUMBER: _ClassVar[int]
     RESERVE_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     STAGE_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     keys: bytes
     wait_ns: int
     reserve: bool
     part: int
     stage_blocks: int
-    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., wait_ns: _Optional[int] = ..., reserve: bool = ..., part: _Optional[int] = ..., stage_blocks: _Optional[int] = ...) -> None: ...
+    first: int
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., wait_ns: _Optional[int] = ..., reserve: bool = ..., part: _Optional[int] = ..., stage_blocks: _Optional[int] = ..., first: _Optional[int] = ...) -> None: ...
 
 class Stage(_message.Message):
     __slots__ = ("lease", "first", "blocks")
