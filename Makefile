@@ -1,4 +1,5 @@
-# Needs Python 3.11 or newer and make. Everything else is installed into .venv and .venv-proto.
+# Needs Python 3.11 or newer and make. Everything else is installed into .venv, .venv-proto, and
+# for the tests inside engines into an environment of each engine's own.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -12,7 +13,10 @@ PROTOC := .venv-proto/bin/python -m grpc_tools.protoc
 # kvikio without cupy, which only a real GPU needs: its tests bring a driver of their own.
 KVIKIO := kvikio-cu12 libkvikio-cu12 nvidia-cufile-cu12 rapids-logger cuda-pathfinder
 
-.PHONY: setup test check demo bench proto clean
+VLLM := .venv-vllm/bin
+LMCACHE := .venv-lmcache/bin
+
+.PHONY: setup test test-vllm test-lmcache check demo bench proto clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed
@@ -32,6 +36,20 @@ setup: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/pytest -n 2 $(PYTEST_ARGS) tests
+
+# What plugs into vLLM, in vLLM. The daemon runs in the environment of the other tests, as in life.
+test-vllm: .venv/.installed .venv-vllm/.installed
+	$(BIN)/pytest tests/vllm --vllm-python $(VLLM)/python $(PYTEST_ARGS)
+
+# A real `lmcache server` with tierd as its L2.
+test-lmcache: .venv/.installed .venv-lmcache/.installed
+	$(BIN)/pytest tests/lmcache --lmcache-python $(LMCACHE)/python $(PYTEST_ARGS)
+
+.venv-%/.installed: tests/%/requirements.txt pyproject.toml
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
+	$(@D)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
 
 check: .venv/.installed .venv-proto/.installed
 	$(BIN)/ruff format --check
@@ -58,6 +76,6 @@ bench: .venv/.installed
 	$(BIN)/tierd bench --json bench-report.json
 
 clean:
-	rm -rf .venv .venv-proto build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-proto .venv-vllm .venv-lmcache build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	rm -f demo-report.html demo-report.json bench-report.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
