@@ -34,8 +34,9 @@ setup: .venv/.installed
 	.venv-proto/bin/python -m pip install --quiet $(PROTO_TOOLS)
 	touch $@
 
+# One thread for torch in each of two processes: on two cores more of them wait for one another.
 test: .venv/.installed
-	$(BIN)/pytest -n 2 $(PYTEST_ARGS) tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(PYTEST_ARGS) tests
 
 # What plugs into vLLM, in vLLM. The daemon runs in the environment of the other tests, as in life.
 test-vllm: .venv/.installed .venv-vllm/.installed
