@@ -40,11 +40,11 @@ test: .venv/.installed
 
 # What plugs into vLLM, in vLLM. The daemon runs in the environment of the other tests, as in life.
 test-vllm: .venv/.installed .venv-vllm/.installed
-	$(BIN)/pytest tests/vllm --vllm-python $(VLLM)/python $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --vllm-python $(VLLM)/python $(PYTEST_ARGS) tests/vllm
 
 # A real `lmcache server` with tierd as its L2.
 test-lmcache: .venv/.installed .venv-lmcache/.installed
-	$(BIN)/pytest tests/lmcache --lmcache-python $(LMCACHE)/python $(PYTEST_ARGS)
+	$(BIN)/pytest --lmcache-python $(LMCACHE)/python $(PYTEST_ARGS) tests/lmcache
 
 .venv-%/.installed: tests/%/requirements.txt pyproject.toml
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)

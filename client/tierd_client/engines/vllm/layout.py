@@ -56,12 +56,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One worker's caches: their pages, the layout of their blocks, and the shard they are."""
+    """One worker's caches: their pages, the layout of their blocks, and the shard they are.
+
+    `number` is the pipeline's stage, from 0.
+    """
 
     memory: PagedMemory
     layout: LayoutSpec
     part: int
     publishes: bool
+    number: int
 
 
 def reason_against(config: Any, caches: Any) -> str:
@@ -119,7 +123,8 @@ def stage_of(
         raise Unsuited(str(error)) from error
     assert layout.part_bytes == memory.part_bytes, (layout.part_bytes, memory.part_bytes)
     first_replica = place.tensor_rank % replicas == 0
-    return Stage(memory, layout, place.tensor_rank // replicas, first_replica)
+    part, number = place.tensor_rank // replicas, place.pipeline_rank
+    return Stage(memory, layout, part, first_replica, number)
 
 
 def _rows_of(

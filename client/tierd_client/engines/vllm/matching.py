@@ -8,7 +8,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Final
 
-from tierd.core.keys import BlockKey
+from tierd.core.keys import BlockKey, adopt_keys
+from tierd.core.layouts import LayoutSpec
 from tierd_client.engines.vllm.link import Link
 from tierd_client.renewal import Held
 
@@ -120,12 +121,22 @@ class Matcher:
 
     def _hold(self, keys: list[BlockKey]) -> Holding:
         held = []
-        for space in self._link.spaces:
-            held.append(space.hold(keys))
+        for number, space in enumerate(self._link.spaces):
+            own = stage_keys(space.layout, number, keys) if number else keys
+            held.append(space.hold(own))
             if not held[-1].blocks:
                 break
             keys = keys[: held[-1].blocks]
         return Holding(tuple(held))
+
+
+def stage_keys(layout: LayoutSpec, number: int, keys: Sequence[BlockKey]) -> list[BlockKey]:
+    """Return the keys that stage `number`, whose blocks are of `layout`, has for a chain.
+
+    `keys` are those of the first stage. A key names one block in all of the daemon, and the same
+    tokens have a block in every stage.
+    """
+    return adopt_keys(layout.root, keys) if number else list(keys)
 
 
 def _release(future: "Future[Holding]") -> None:

@@ -11,12 +11,14 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from tierd.core.keys import BlockKey
 from tierd_client.engines.vllm.layout import Stage
 from tierd_client.engines.vllm.link import Link
 from tierd_client.engines.vllm.loading import Loader, Outcome
+from tierd_client.engines.vllm.matching import stage_keys
 from tierd_client.engines.vllm.messages import Done, Load, Loaded, Work
 from tierd_client.engines.vllm.saving import Saver
 from tierd_client.engines.vllm.settings import Settings
@@ -69,14 +71,14 @@ class WorkerSide:
 
     def start_loads(self, work: Work) -> None:
         """Start the step's loads."""
-        for load in work.loads:
+        for load in [replace(each, keys=self._keys(each.keys)) for each in work.loads]:
             future = self._threads.submit(self._loader.run, self._link, load)
             self._loads[load.request] = (load, future)
 
     def start_saves(self, work: Work) -> None:
         """Start the step's saves. The step has computed, or has queued, what they need."""
         ready = self._saver.mark()
-        for save in work.saves:
+        for save in [replace(each, keys=self._keys(each.keys)) for each in work.saves]:
             gathered = threading.Event()
             future = self._background.submit(self._saver.run, self._link, save, gathered, ready)
             self._saves.append(_Saving(save.number, gathered, future))
@@ -119,6 +121,9 @@ class WorkerSide:
         self._link.close()
 
     # ---- how
+
+    def _keys(self, keys: list[BlockKey]) -> list[BlockKey]:
+        return stage_keys(self._stage.layout, self._stage.number, keys)
 
     def _end_load(self, load: Load, future: "Future[Outcome]") -> None:
         if (error := future.exception()) is not None:
