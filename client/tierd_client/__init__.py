@@ -16,6 +16,7 @@ from tierd.core.errors import (
 )
 from tierd.core.keys import BlockKey, adopt_keys, chain_keys
 from tierd.core.layouts import LayerGroup, LayoutSpec, opaque_layout
+from tierd_client.apart import Apart
 from tierd_client.client import Client, connect
 from tierd_client.layering import Layers
 from tierd_client.loader import RouteUse
@@ -25,6 +26,7 @@ from tierd_client.results import Fetched, Matched, Published
 from tierd_client.views import Reservation, Views
 
 __all__ = [
+    "Apart",
     "BlockKey",
     "Client",
     "DaemonUnreachable",

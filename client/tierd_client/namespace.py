@@ -10,6 +10,7 @@ from tierd.core.errors import InvalidRequest, Overloaded, TierdError
 from tierd.core.keys import BlockKey, chain_keys, join_keys
 from tierd.core.layouts import LayoutSpec
 from tierd.core.notes import BLOCK_CLASSES, BlockClass
+from tierd_client.apart import Apart
 from tierd_client.buffers import Buffers
 from tierd_client.connection import Connection, Opened
 from tierd_client.devices import buffers_of
@@ -31,7 +32,10 @@ _CALL_TIMEOUT_S = 5.0
 _ANSWER_S_MAX = 0.1
 
 Chain = Sequence[BlockKey] | Any
-"""Keys in chain order, root first; or token ids, of which whole blocks count."""
+"""Keys in chain order, root first; or token ids, of which whole blocks count.
+
+Where blocks are fetched or published it may be `Apart`, too.
+"""
 
 
 _CLASS_NUMBERS: Final[dict[BlockClass, Any]] = {
@@ -69,7 +73,7 @@ class Namespace:
     def match(self, chain: Chain) -> Matched:
         """Return how much of `chain` is held now. Leases nothing."""
         _, reply, by_tier = self._match(chain, _CALL_TIMEOUT_S, hold=False)
-        return Matched(reply.blocks, by_tier)
+        return Matched(reply.blocks, by_tier, tuple(reply.further))
 
     def hold(self, chain: Chain, timeout_s: float = _CALL_TIMEOUT_S) -> Held:
         """Lease the longest held prefix of `chain` where it is: nothing of it goes meanwhile.
@@ -233,7 +237,7 @@ class Namespace:
             return self._declined(part, keys)
         connection, opened = reached
         wait_ns = int(wait_s * 1e9)
-        body = pb.Reserve(namespace=opened.number, keys=join_keys(keys), part=part, wait_ns=wait_ns)
+        body = pb.Reserve(**_about(opened, keys), part=part, wait_ns=wait_ns)
         future = connection.stream.ask(reserve=body)
         reply = self._wait(future, _CALL_TIMEOUT_S + wait_s)
         if reply is None:
@@ -259,9 +263,12 @@ class Namespace:
         to wait for that, see `persist`.
 
         Raises:
-            InvalidRequest: `source` is none of these, or too small.
+            InvalidRequest: `source` is none of these, or too small; or `first` is not 0 where
+                blocks are `Apart`, and so come after nothing.
         """
         keys = self._keys(chain)
+        if first and isinstance(keys, Apart):
+            raise InvalidRequest("first", str(first), "leave out keys apart that are not offered")
         buffers_of(source, self.layout.part_bytes, max(0, len(keys) - first), writable=False)
         with self.reserve(keys, part=part, wait_s=wait_s) as reservation:
             wanted = len(reservation.indices)
@@ -287,7 +294,7 @@ class Namespace:
             return 0
         connection, opened = reached
         wait_ns = int(wait_s * 1e9)
-        body = pb.Persist(namespace=opened.number, keys=join_keys(keys), wait_ns=wait_ns)
+        body = pb.Persist(**_about(opened, keys), wait_ns=wait_ns)
         reply = self._wait(connection.stream.ask(persist=body), _CALL_TIMEOUT_S + wait_s)
         return reply.persist.blocks if reply else 0
 
@@ -297,7 +304,7 @@ class Namespace:
         if reached is None:
             return 0
         connection, opened = reached
-        keys = join_keys(self._keys(chain))
+        keys = join_keys(self._chained(chain))
         body = pb.Pin(namespace=opened.number, keys=keys, ttl_ns=int(ttl_s * 1e9))
         reply = self._wait(connection.stream.ask(pin=body), _CALL_TIMEOUT_S)
         return reply.pin.blocks if reply else 0
@@ -306,7 +313,7 @@ class Namespace:
         """Hint: `chain` will be fetched soon. Not waited for."""
         if reached := self._reach():
             connection, opened = reached
-            body = pb.Prefetch(namespace=opened.number, keys=join_keys(self._keys(chain)))
+            body = pb.Prefetch(namespace=opened.number, keys=join_keys(self._chained(chain)))
             connection.stream.tell(prefetch=body)
 
     def end_turn(
@@ -324,7 +331,7 @@ class Namespace:
             connection, opened = reached
             body = pb.EndTurn(
                 namespace=opened.number,
-                keys=join_keys(self._keys(chain)),
+                keys=join_keys(self._chained(chain)),
                 classes=[_CLASS_NUMBERS[name] for name in classes],
                 tool_call=waits_for == "tool",
             )
@@ -334,7 +341,7 @@ class Namespace:
         """Hint: the conversation is over. The first `shared` blocks serve others and stay."""
         if reached := self._reach():
             connection, opened = reached
-            keys = join_keys(self._keys(chain))
+            keys = join_keys(self._chained(chain))
             body = pb.EndSession(namespace=opened.number, keys=keys, shared=shared)
             connection.stream.tell(end_session=body)
 
@@ -385,7 +392,7 @@ class Namespace:
         if reached is None or not keys:
             return None, pb.MatchReply(), {}
         connection, opened = reached
-        body = pb.Match(namespace=opened.number, keys=join_keys(keys), hold=hold)
+        body = pb.Match(**_about(opened, keys), hold=hold)
         future = connection.stream.ask(match=body)
         reply = self._wait(future, timeout_s)
         if reply is None:
@@ -394,7 +401,7 @@ class Namespace:
         found = zip(connection.tiers, reply.match.by_tier, strict=True)
         return connection, reply.match, {tier: count for tier, count in found if count}
 
-    def _buffers(self, into: Any, keys: list[BlockKey], first: int) -> Buffers:
+    def _buffers(self, into: Any, keys: Sequence[BlockKey], first: int) -> Buffers:
         """Return where the blocks of a chain from `first` on lie in the caller's memory."""
         _check_first(first, keys)
         buffers = buffers_of(into, self.layout.part_bytes, len(keys) - first, writable=True)
@@ -403,7 +410,7 @@ class Namespace:
 
     def _ask_fetch(
         self,
-        keys: list[BlockKey],
+        keys: Sequence[BlockKey],
         until_s: float,
         terms: _Terms,
         reserve_part: int | None,
@@ -420,8 +427,7 @@ class Namespace:
         # What is held is to be here in time, even if the wait was in vain.
         longest_s = remaining_s - min(_ANSWER_S_MAX, remaining_s / 4)
         body = pb.Fetch(
-            namespace=opened.number,
-            keys=join_keys(keys),
+            **_about(opened, keys),
             wait_ns=int(min(terms.wait_s, longest_s) * 1e9),
             reserve=reserve_part is not None,
             part=reserve_part or 0,
@@ -482,7 +488,7 @@ class Namespace:
         assert local is not None or isinstance(loader, RemoteLoader)
         return Reservation(connection, local, self.layout, part, reply)
 
-    def _declined(self, part: int, keys: list[BlockKey]) -> Reservation:
+    def _declined(self, part: int, keys: Sequence[BlockKey]) -> Reservation:
         reply = pb.ReserveReply(declined=len(keys))
         return Reservation(None, None, self.layout, part, reply)
 
@@ -491,19 +497,31 @@ class Namespace:
         if not 0 <= part < self.layout.shards:
             raise InvalidRequest("part", str(part), f"the layout has {self.layout.shards} shards")
 
-    def _keys(self, chain: Chain) -> list[BlockKey]:
+    def _chained(self, chain: Chain) -> Sequence[BlockKey]:
+        if isinstance(chain, Apart):
+            raise InvalidRequest("chain", "Apart", "give a chain: pins and hints are about those")
+        return self._keys(chain)
+
+    def _keys(self, chain: Chain) -> Sequence[BlockKey]:
+        if isinstance(chain, Apart):
+            return chain
         if len(chain) and isinstance(chain[0], bytes):
             return list(chain)
         return self.keys(chain)
 
 
+def _about(opened: Opened, keys: Sequence[BlockKey]) -> dict[str, Any]:
+    """Return the fields of a request that say which blocks it is about."""
+    return {"namespace": opened.number, "keys": join_keys(keys), "apart": isinstance(keys, Apart)}
+
+
 def _leased(
-    reply: pb.FetchReply, keys: list[BlockKey], part: int, until_s: float, first: int
+    reply: pb.FetchReply, keys: Sequence[BlockKey], part: int, until_s: float, first: int
 ) -> Leased:
     return Leased(reply.lease, reply.fence, keys, part, until_s, reply.term_ns / 1e9, first)
 
 
-def _check_first(first: int, keys: list[BlockKey]) -> None:
+def _check_first(first: int, keys: Sequence[BlockKey]) -> None:
     if not 0 <= first <= len(keys):
         raise InvalidRequest("first", str(first), f"from 0 to the chain's {len(keys)} blocks")
 

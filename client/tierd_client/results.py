@@ -7,10 +7,15 @@ from tierd_client.loader import RouteUse
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """Blocks held from the root on, and of these how many are best read from each tier."""
+    """Blocks held from the root on, and of these how many are best read from each tier.
+
+    Of keys that are `Apart`, `further` are the positions of those that are held behind the first
+    that is not.
+    """
 
     blocks: int
     by_tier: dict[str, int]
+    further: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

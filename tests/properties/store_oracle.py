@@ -75,6 +75,7 @@ class Oracle:
         self.session_of: dict[int, int] = {}
         self.contents: dict[Place, Content] = {}
         self.sealed: set[tuple[int, BlockKey]] = set()
+        self.parents: dict[tuple[int, BlockKey], set[BlockKey | None]] = defaultdict(set)
         self.moves: dict[int, ev.Move] = {}
         self.regions: set[Place] = set()
         self.returning: set[Place] = set()
@@ -241,11 +242,25 @@ class Oracle:
         elif isinstance(reply.body, ev.Fetched):
             assert isinstance(event, ev.Fetch)
             self._note_fetched(event, reply.body)
-        elif isinstance(reply.body, ev.Matched) and reply.body.lease:
+        elif isinstance(reply.body, ev.Matched):
             assert isinstance(event, ev.Match)
+            self._note_matched(event, reply.body)
+
+    def _note_matched(self, event: ev.Match, body: ev.Matched) -> None:
+        assert event.apart or not body.further
+        assert all(index >= body.blocks for index in body.further)
+        for index in (*range(body.blocks), *body.further):
+            self._check_found(event, index)
+        if body.lease:
             assert event.hold
-            self.readers[reply.body.lease] = Reader({}, set())
-            self.session_of[reply.body.lease] = event.session
+            self.readers[body.lease] = Reader({}, set())
+            self.session_of[body.lease] = event.session
+
+    def _check_found(self, event: ev.Match | ev.Fetch, index: int) -> None:
+        """A block was sealed, and is found as it was published: behind its parent, or apart."""
+        key = event.keys[index]
+        assert (event.namespace, key) in self.sealed
+        assert _parent(event, index) in self.parents[event.namespace, key]
 
     def _note_fetched(self, event: ev.Fetch, body: ev.Fetched) -> None:
         blocks: dict[int, tuple[Place, BlockKey]] = {}
@@ -255,12 +270,13 @@ class Oracle:
                 index = event.first + len(blocks)
                 place = (run.tier, event.namespace, slot)
                 blocks[index] = (place, event.keys[index])
-                assert (event.namespace, event.keys[index]) in self.sealed
+                self._check_found(event, index)
                 self._check_holds(place, event.keys[index])
                 if run.pending:
                     assert run.tier > self.entry
                     pending.add(index)
         assert len(blocks) == max(0, body.blocks - event.first)
+        assert len(set(event.keys[: body.blocks])) == body.blocks
         assert bool(blocks) == bool(body.lease)
         if body.lease:
             assert self.clients[event.session].fences[body.fence] == body.lease
@@ -282,6 +298,7 @@ class Oracle:
         for grant in body.grants:
             for step in range(grant.count):
                 key = event.keys[grant.index + step]
+                self.parents[event.namespace, key].add(_parent(event, grant.index + step))
                 place = (self.entry, event.namespace, grant.slot + step)
                 content = self._granted(place, key, part)
                 content.granted.add(part)
@@ -448,3 +465,8 @@ class Oracle:
                 lost = other == key and place[1] == namespace and not tiers[place[0]].mapped
                 if lost and index not in reader.pending:
                     del reader.blocks[index]
+
+
+def _parent(event: ev.Match | ev.Fetch | ev.Reserve, index: int) -> BlockKey | None:
+    """Return what a block that is asked for hangs on, None being the root."""
+    return event.keys[index - 1] if index and not event.apart else None

@@ -50,9 +50,17 @@ rarely = st.sampled_from([False, False, False, True])
 faults: st.SearchStrategy[Fault] = st.sampled_from([None, None, None, "source", "target"])
 
 
+# What is asked for apart. Most are in no chain; "a" begins one, "ab" is in one behind another.
+loose = st.sampled_from([b"x y z", b"z y x a", b"x y x z", b"y x ab z w", b"w v"])
+
+
 def chain_to(namespace: int, path: bytes) -> list[BlockKey]:
     whole = bytes([namespace]) + path
     return [BlockKey(whole[:depth]) for depth in range(2, len(whole) + 1)]
+
+
+def apart_to(namespace: int, paths: bytes) -> list[BlockKey]:
+    return [BlockKey(bytes([namespace]) + path) for path in paths.split()]
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -72,7 +80,8 @@ class StoreMachine(RuleBasedStateMachine):
         for namespace, layout in enumerate(LAYOUTS):
             reply = self.oracle.ask(ev.OpenNamespace(1, self._request(), "", layout))
             assert reply == ev.NamespaceOpened(namespace, layout)
-            self._publish(1, namespace, b"aaaaaa")
+            self._publish(1, namespace, chain_to(namespace, b"aaaaaa"))
+            self._publish(1, namespace, apart_to(namespace, b"x y z"), apart=True)
         self.end_all_moves()
 
     # ---- clients
@@ -90,9 +99,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), namespace=namespaces, path=chains)
     def match(self, data: st.DataObject, namespace: int, path: bytes) -> None:
-        keys = chain_to(namespace, path)
+        keys, apart = self._keys(data, namespace, path)
         hold = data.draw(st.booleans(), "hold")
-        self.oracle.ask(ev.Match(self._session(data), self._request(), namespace, keys, hold))
+        session, request = self._session(data), self._request()
+        self.oracle.ask(ev.Match(session, request, namespace, keys, hold, apart))
 
     @rule(data=st.data(), namespace=namespaces, path=chains, wait=waits, part=parts)
     def reserve(
@@ -100,19 +110,21 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> None:
         part = min(part, LAYOUTS[namespace].shards - 1)
         until_ns = self.oracle.now_ns + wait
-        session, keys = self._session(data), chain_to(namespace, path)
-        self.oracle.ask(ev.Reserve(session, self._request(), namespace, keys, part, until_ns))
+        session, request = self._session(data), self._request()
+        keys, apart = self._keys(data, namespace, path)
+        self.oracle.ask(ev.Reserve(session, request, namespace, keys, part, until_ns, apart))
 
     @rule(data=st.data(), namespace=namespaces, path=chains)
     def publish(self, data: st.DataObject, namespace: int, path: bytes) -> None:
         """Write all that can be, every part, in one go: most of what a store sees."""
-        self._publish(self._session(data), namespace, path)
+        self._publish(self._session(data), namespace, *self._keys(data, namespace, path))
 
     @rule(data=st.data(), namespace=namespaces, path=chains)
     def use(self, data: st.DataObject, namespace: int, path: bytes) -> None:
         """Fetch, wait for what is on its way, and release."""
-        keys = chain_to(namespace, path)
-        event = ev.Fetch(self._session(data), self._request(), namespace, keys, 0, None)
+        keys, apart = self._keys(data, namespace, path)
+        session, request = self._session(data), self._request()
+        event = ev.Fetch(session, request, namespace, keys, 0, None, apart=apart)
         fetched = self.oracle.ask(event)
         if isinstance(fetched, ev.Fetched) and fetched.lease:
             while self.oracle.readers[fetched.lease].pending and self.oracle.moves:
@@ -289,10 +301,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---- what rules share
 
-    def _publish(self, session: int, namespace: int, path: bytes) -> None:
-        keys = chain_to(namespace, path)
+    def _publish(
+        self, session: int, namespace: int, keys: list[BlockKey], apart: bool = False
+    ) -> None:
         for part in range(LAYOUTS[namespace].shards):
-            event = ev.Reserve(session, self._request(), namespace, keys, part, 0)
+            event = ev.Reserve(session, self._request(), namespace, keys, part, 0, apart)
             reserved = self.oracle.ask(event)
             if isinstance(reserved, ev.Reserved) and reserved.lease:
                 count = len(self.oracle.writers[reserved.lease].contents)
@@ -302,12 +315,13 @@ class StoreMachine(RuleBasedStateMachine):
         self, data: st.DataObject, namespace: int, path: bytes, wait: int, part: int | None
     ) -> None:
         until_ns = self.oracle.now_ns + wait
-        session, keys = self._session(data), chain_to(namespace, path)
+        session = self._session(data)
+        keys, apart = self._keys(data, namespace, path)
         stage_blocks = data.draw(stagings, "stage_blocks")
         first = min(data.draw(firsts, "first"), len(keys))
         request = self._request()
         self.oracle.ask(
-            ev.Fetch(session, request, namespace, keys, until_ns, part, stage_blocks, first)
+            ev.Fetch(session, request, namespace, keys, until_ns, part, stage_blocks, first, apart)
         )
 
     def _tick(self) -> None:
@@ -316,6 +330,14 @@ class StoreMachine(RuleBasedStateMachine):
         for event in self.oracle.asked.values():
             assert isinstance(event, ev.Fetch | ev.Reserve)
             assert event.wait_until_ns > now_ns, ("forgotten", event)
+
+    def _keys(
+        self, data: st.DataObject, namespace: int, path: bytes
+    ) -> tuple[list[BlockKey], bool]:
+        """Return a chain, or keys apart, of which one may come twice."""
+        if not data.draw(rarely, "apart"):
+            return chain_to(namespace, path), False
+        return apart_to(namespace, data.draw(loose, "loose")), True
 
     def _request(self) -> int:
         self.requests += 1

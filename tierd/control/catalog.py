@@ -89,6 +89,19 @@ class Catalog:
             parent = block.key  # Most often the very object that the next one has as its parent.
         return held
 
+    def held_apart(self, root: BlockKey, keys: Sequence[BlockKey]) -> list[Block]:
+        """Return the blocks of the leading `keys` that are held, each a chain of its own.
+
+        They end, too, where a key comes for the second time.
+        """
+        held: dict[BlockKey, Block] = {}
+        for key in keys:
+            block = self.blocks.get(key)
+            if block is None or block.parent != root or key in held:
+                break
+            held[key] = block
+        return list(held.values())
+
     def namespace_of(self, layout: LayoutSpec) -> Namespace | None:
         return next((space for space in self.namespaces if space.layout == layout), None)
 

@@ -2,7 +2,8 @@
 
 Events go into `Store.handle`, actions come out, in the order in which the shell must run them.
 Times are monotonic nanoseconds; keys are in chain order, root first; `namespace` is the number
-that `NamespaceOpened` gave.
+that `NamespaceOpened` gave. Keys that are `apart` are no chain: each is one of its own, and what
+is said of a prefix is said of the leading keys that are held.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,6 +60,7 @@ class Match:
     namespace: int
     keys: Sequence[BlockKey]
     hold: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Fetch:
     reserve_part: int | None
     stage_blocks: int = STAGE_ALL
     first: int = 0
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ class Reserve:
     keys: Sequence[BlockKey]
     part: int
     wait_until_ns: int
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,7 @@ class Persist:
     namespace: int
     keys: Sequence[BlockKey]
     wait_until_ns: int
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,13 +371,15 @@ class NamespaceOpened:
 class Matched:
     """How many blocks are held from the root on, and of these how many best in each tier.
 
-    `lease` is 0 if none was asked for, or nothing is held; it holds for `term_ns`.
+    `lease` is 0 if none was asked for, or nothing is held; it holds for `term_ns`. Of keys apart
+    `further` are the indices of those held behind the first that is not: they are not leased.
     """
 
     blocks: int
     by_tier: tuple[int, ...]
     lease: int = 0
     term_ns: int = 0
+    further: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

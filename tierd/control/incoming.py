@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from tierd.control.catalog import Block, Catalog
 from tierd.control.config import StoreConfig
-from tierd.control.events import Grant
+from tierd.control.events import Fetch, Grant, Reserve
 from tierd.control.leases import Lease, Writing
 from tierd.control.room import Room
 from tierd.core.keys import BlockKey
@@ -27,48 +27,48 @@ class Incoming:
 
     def wanted(
         self,
-        namespace: int,
-        keys: Sequence[BlockKey],
+        asked: Fetch | Reserve,
         first: int,
         part: int,
         is_readable: Callable[[Block], bool],
     ) -> list[int]:
-        """Return the indices, from `first` on, of the blocks of which `part` is nobody's yet."""
+        """Return the indices, from `first` on, of the blocks of which `part` is nobody's yet.
+
+        A chain ends before what cannot be written now: what hangs on that may wait for the next
+        turn. Of keys apart the others are wanted all the same.
+        """
         wanted: dict[BlockKey, int] = {}
-        for index in range(first, len(keys)):
-            key = keys[index]
-            if key in wanted:
-                break  # No chain goes on like this.
-            writing = self.by_key.get(key)
-            if writing is None:
-                block = self._catalog.blocks.get(key)
-                if block is not None and block.namespace != namespace:
-                    break  # No chain leads through another namespace: roots differ.
-                if block is not None and is_readable(block):
+        for index in range(first, len(asked.keys)):
+            key = asked.keys[index]
+            block = None if key in self.by_key else self._catalog.blocks.get(key)
+            if block is not None and block.namespace == asked.namespace and is_readable(block):
+                continue
+            # No chain has a key twice.
+            if key in wanted or not self._is_free(asked.namespace, key, part):
+                if asked.apart:
                     continue
-            elif writing.namespace != namespace or not is_joinable(writing, part):
-                break  # Another is writing it: what hangs on it may wait for the next turn.
+                break
             wanted[key] = index
             if len(wanted) == self._config.limits.slots_per_publish_max:
                 break
         return list(wanted.values())
 
     def grant(
-        self, lease: Lease, keys: Sequence[BlockKey], wanted: Sequence[int]
+        self, lease: Lease, asked: Fetch | Reserve, wanted: Sequence[int]
     ) -> tuple[list[Grant], int]:
-        """Give the lease slots for its part of the `wanted` blocks of a chain.
+        """Give the lease slots for its part of the `wanted` blocks.
 
         Slots of other parts are joined, the others are new. Returns the grants, and how many
         blocks had no slot.
         """
-        layout = self._catalog.namespaces[lease.namespace].layout
+        layout, keys = self._catalog.namespaces[lease.namespace].layout, asked.keys
         fresh = [index for index in wanted if keys[index] not in self.by_key]
         self._room.missed(lease.namespace, self._config.entry, [keys[index] for index in fresh])
         slots = self._room.take(lease.namespace, self._config.entry, len(fresh))
         declined = len(fresh) - len(slots)
         end = fresh[len(slots)] if declined else len(keys)
         for index, slot in zip(fresh, slots, strict=False):
-            parent = keys[index - 1] if index else layout.root
+            parent = keys[index - 1] if index and not asked.apart else layout.root
             parts = set(range(layout.shards))
             self.by_key[keys[index]] = Writing(keys[index], parent, lease.namespace, slot, parts)
         grants: list[Grant] = []
@@ -133,6 +133,15 @@ class Incoming:
     def next_expiry_ns(self) -> int | None:
         """Return when `expire` has something to look at next."""
         return self._half_sealed[0][0] if self._half_sealed else None
+
+    def _is_free(self, namespace: int, key: BlockKey, part: int) -> bool:
+        """Say whether `part` of a block that cannot be read may be written."""
+        writing = self.by_key.get(key)
+        if writing is None:
+            # Nothing leads through another namespace: roots differ.
+            block = self._catalog.blocks.get(key)
+            return block is None or block.namespace == namespace
+        return writing.namespace == namespace and is_joinable(writing, part)
 
     def _publish(self, writing: Writing) -> Block:
         del self.by_key[writing.key]

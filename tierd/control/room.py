@@ -86,14 +86,26 @@ class Room:
         return space.take(wanted)
 
     def touch(self, namespace: int, blocks: Sequence[Block]) -> None:
-        """Note that `blocks` of one chain, root first, were used, wherever they are or are due."""
+        """Note that `blocks` were used, wherever they are or are due.
+
+        They are of one chain, root first; or apart, and then the first are to stay longest.
+        """
+        for chain in _chains(blocks):
+            self.touch_in_order(namespace, chain)
+
+    def touch_in_order(self, namespace: int, blocks: Sequence[Block]) -> None:
+        """Note that `blocks`, each after its ancestors, were used, the last ones longest ago."""
         for tier, policy in enumerate(self.policies[namespace]):
             policy.touch(self._tracked(blocks, tier))
 
     def extend(self, namespace: int, blocks: Sequence[Block]) -> None:
-        """Note that the last of `blocks` of one chain, root first, came or are due somewhere."""
-        for tier, listener in enumerate(self._listeners[namespace]):
-            listener.extend(self._tracked(blocks, tier))
+        """Note that the last of `blocks` came or are due somewhere.
+
+        They are of one chain, root first; or apart, and then all of them came.
+        """
+        for chain in _chains(blocks):
+            for tier, listener in enumerate(self._listeners[namespace]):
+                listener.extend(self._tracked(chain, tier))
 
     def note(
         self,
@@ -345,6 +357,17 @@ class Room:
     def _return(self, namespace: int, tier: int, region: int) -> None:
         self.spaces[namespace][tier].start_return(region)
         self._outbox.add(ReclaimRegion(namespace, tier, region))
+
+
+def _chains(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
+    """Yield the chains that `blocks` are, in the order in which a policy is to hear of them.
+
+    Neighbours in a chain have different parents, so a look at two tells.
+    """
+    if len(blocks) > 1 and blocks[0].parent == blocks[1].parent:
+        yield from ([block] for block in reversed(blocks))
+    else:
+        yield blocks
 
 
 def _unused(space: SlotSpace) -> list[int]:

@@ -6,7 +6,7 @@ as events. So a whole daemon can be simulated from a seed, and nothing here need
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, takewhile
 from typing import Any, Final
@@ -195,10 +195,11 @@ class Store:
     # ---- reading
 
     def _match(self, event: ev.Match, now_ns: int) -> None:
-        held = self._readable_prefix(event.namespace, event.keys)
+        held = self._held(event)
         by_tier = Counter(best_tiers(held, self.moves.online))
         tiers = range(len(self.config.tiers))
-        matched = ev.Matched(len(held), tuple(by_tier[tier] for tier in tiers))
+        further = tuple(self._held_further(event, len(held)))
+        matched = ev.Matched(len(held), tuple(by_tier[tier] for tier in tiers), further=further)
         if event.hold and held:
             session = self.sessions[event.session]
             if self._has_too_many_leases(session, 1):
@@ -213,8 +214,9 @@ class Store:
 
     def _fetch(self, event: ev.Fetch, now_ns: int) -> None:
         keys, first = event.keys, event.first
-        self.prefetching[event.namespace].fetched(keys, now_ns)
-        held = self._readable_prefix(event.namespace, keys)
+        for chain in ([key] for key in keys) if event.apart else (keys,):
+            self.prefetching[event.namespace].fetched(chain, now_ns)
+        held = self._held(event)
         if self._should_wait(event, len(held), now_ns):
             return
         session = self.sessions[event.session]
@@ -235,12 +237,13 @@ class Store:
             if plan.under_way:
                 self.room.extend(event.namespace, held)
             lease, fence, runs = granted.number, granted.fence, plan.runs
-        self.counts[event.namespace].count_fetch(found, len(keys) - max(len(held), first))
+        missed = len(keys) - max(len(held), first)
+        if event.apart:
+            missed = min(missed, 1)  # What is behind it is asked for, and counted, anew.
+        self.counts[event.namespace].count_fetch(found, missed)
         reserved = None
         if event.reserve_part is not None:
-            reserved = self._reserve_now(
-                session, event.namespace, keys, held, event.reserve_part, now_ns
-            )
+            reserved = self._reserve_now(session, event, held, event.reserve_part, now_ns)
         term_ns = self.config.read_lease_ns if lease else 0
         body = ev.Fetched(lease, fence, len(held), runs, reserved, queued_bytes, term_ns)
         self._reply(event, body)
@@ -334,8 +337,7 @@ class Store:
         if self._has_too_many_leases(session, 1):
             self._reply(event, Overloaded("leases of the session", _RETRY_NS))
             return
-        held = self._readable_prefix(event.namespace, event.keys)
-        reserved = self._reserve_now(session, event.namespace, event.keys, held, event.part, now_ns)
+        reserved = self._reserve_now(session, event, self._held(event), event.part, now_ns)
         wanting = not reserved.grants and reserved.declined and now_ns < event.wait_until_ns
         if wanting and len(self.waiting) < self.config.limits.waiting_max:
             self.waiting.for_room(event)
@@ -346,20 +348,20 @@ class Store:
     def _reserve_now(
         self,
         session: Session,
-        namespace: int,
-        keys: Sequence[BlockKey],
+        event: ev.Fetch | ev.Reserve,
         held: list[Block],
         part: int,
         now_ns: int,
     ) -> ev.Reserved:
         """Grant what can be had at once: joined slots of other parts, and new ones."""
-        wanted = self.incoming.wanted(namespace, keys, len(held), part, self._is_readable)
+        wanted = self.incoming.wanted(event, len(held), part, self._is_readable)
         if not wanted:
             return ev.Reserved(0, (), 0)
         until_ns = now_ns + self.config.write_lease_ns
-        lease = self._grant(session, namespace, held, until_ns, writes=True)
+        parents = [] if event.apart else held
+        lease = self._grant(session, event.namespace, parents, until_ns, writes=True)
         lease.part = part
-        grants, declined = self.incoming.grant(lease, keys, wanted)
+        grants, declined = self.incoming.grant(lease, event, wanted)
         if not grants:
             self._outbox.add(ev.SetFence(session.number, lease.fence, 0))
             self._end_lease(lease)
@@ -465,7 +467,7 @@ class Store:
         self._reply(event, ev.Renewed(lease.expires_ns))
 
     def _persist(self, event: ev.Persist, now_ns: int) -> None:
-        held = self._readable_prefix(event.namespace, event.keys)
+        held = self._held(event)
         self.moves.write_now(held, self.config.entry)
         self.room.touch(event.namespace, held)
         if len(self.persisting) >= self.config.limits.waiting_max:
@@ -596,7 +598,7 @@ class Store:
                 keys = parents_first([*pinned, *warmest_first], self.catalog)
                 blocks = [self.catalog.blocks[key] for key in keys]
                 self.moves.consider_write_back(blocks, entry, now_ns)
-                self.room.touch(namespace, blocks)
+                self.room.touch_in_order(namespace, blocks)
         self._retry((), now_ns)
 
     def _tick(self, event: ev.Tick, now_ns: int) -> None:
@@ -632,8 +634,26 @@ class Store:
 
     # ---- small things
 
+    def _held(self, event: ev.Match | ev.Fetch | ev.Reserve | ev.Persist) -> list[Block]:
+        """Return what can be read of what an event asks for, up to the first that cannot."""
+        if not event.apart:
+            return self._readable_prefix(event.namespace, event.keys)
+        root = self.catalog.namespaces[event.namespace].layout.root
+        return self._leading_readable(self.catalog.held_apart(root, event.keys))
+
+    def _held_further(self, event: ev.Match, first: int) -> Iterator[int]:
+        """Yield the indices, from `first` on, of blocks apart that can be read."""
+        root = self.catalog.namespaces[event.namespace].layout.root
+        for index in range(first, len(event.keys) if event.apart else 0):
+            block = self.catalog.blocks.get(event.keys[index])
+            if block is not None and block.parent == root and self._is_readable(block):
+                yield index
+
     def _readable_prefix(self, namespace: int, keys: Sequence[BlockKey]) -> list[Block]:
-        held = self.catalog.held_prefix(self.catalog.namespaces[namespace].layout.root, keys)
+        root = self.catalog.namespaces[namespace].layout.root
+        return self._leading_readable(self.catalog.held_prefix(root, keys))
+
+    def _leading_readable(self, held: list[Block]) -> list[Block]:
         if all(self.moves.online):
             return held
         return list(takewhile(self._is_readable, held))

@@ -120,7 +120,11 @@ def _reserved_message(body: ev.Reserved) -> pb.ReserveReply:
 
 def _matched(request: int, body: ev.Matched) -> pb.ServerMessage:
     match = pb.MatchReply(
-        blocks=body.blocks, by_tier=body.by_tier, lease=body.lease, term_ns=body.term_ns
+        blocks=body.blocks,
+        by_tier=body.by_tier,
+        lease=body.lease,
+        term_ns=body.term_ns,
+        further=body.further,
     )
     return pb.ServerMessage(request=request, match=match)
 
@@ -204,7 +208,7 @@ class EventReader:
 
     def _match(self, request: int, body: pb.Match, now_ns: int) -> ev.Event:
         keys = self._keys(body.keys)
-        return ev.Match(self._session, request, body.namespace, keys, body.hold)
+        return ev.Match(self._session, request, body.namespace, keys, body.hold, body.apart)
 
     def _fetch(self, request: int, body: pb.Fetch, now_ns: int) -> ev.Event:
         part = body.part if body.reserve else None
@@ -221,6 +225,7 @@ class EventReader:
             part,
             stage_blocks=body.stage_blocks,
             first=body.first,
+            apart=body.apart,
         )
 
     def _stage(self, request: int, body: pb.Stage, now_ns: int) -> ev.Event:
@@ -229,7 +234,9 @@ class EventReader:
     def _reserve(self, request: int, body: pb.Reserve, now_ns: int) -> ev.Event:
         until_ns = now_ns + body.wait_ns
         keys = self._keys(body.keys)
-        return ev.Reserve(self._session, request, body.namespace, keys, body.part, until_ns)
+        return ev.Reserve(
+            self._session, request, body.namespace, keys, body.part, until_ns, body.apart
+        )
 
     def _seal(self, request: int, body: pb.Seal, now_ns: int) -> ev.Event:
         return ev.Seal(self._session, request, body.lease, body.blocks)
@@ -246,7 +253,7 @@ class EventReader:
     def _persist(self, request: int, body: pb.Persist, now_ns: int) -> ev.Event:
         keys = self._keys(body.keys)
         until_ns = now_ns + body.wait_ns
-        return ev.Persist(self._session, request, body.namespace, keys, until_ns)
+        return ev.Persist(self._session, request, body.namespace, keys, until_ns, body.apart)
 
     def _pin(self, request: int, body: pb.Pin, now_ns: int) -> ev.Event:
         keys = self._keys(body.keys)

@@ -11,8 +11,9 @@ are on several hosts, all have the `address` of one daemon.
 A page's name is SGLang's hash of it, chained from the first token on. SGLang asks for the pages
 behind those that it holds, and does not say reliably which these are: `prefix_keys` come only
 with `hicache_storage_pass_prefix_keys`, and a prefetch leaves the pages of the node that it
-continues out of them. So each page is a block by itself (`singles.py`), and takes a message or
-more each time: too much for pages of one token, which are SGLang's default.
+continues out of them. So each page is a block by itself (`singles.py`). All of a call share a
+message or two, but each costs some tens of microseconds whatever its size: too much for pages of
+one token, which are SGLang's default.
 
 Pages are copied between the daemon's memory and the registered host pool, and nowhere else. With
 `interface_v1` that is where SGLang uses them; without, SGLang copies them once more.

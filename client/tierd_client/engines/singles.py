@@ -1,36 +1,36 @@
 """Blocks that an engine names one by one, without the chain that leads to them.
 
 An engine that keeps a cache of its own asks for what comes after it, and does not say what is in
-it, or not wholly. Its name of a block, a hash, stands for everything before the block; so each
-block is kept as a chain of one: found by itself, and right by its name. What is given up is that
-a chain loses its end first. Blocks are therefore touched from the last to the first, so that of
-one request's blocks the first stay longest.
+it, or not wholly. Its name of a block, a hash, stands for everything before the block; so blocks
+are kept `Apart`: each is found by itself, and right by its name. What is given up is that a chain
+loses its end first: of the blocks of one call alone the last ones go first.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 
 from tierd.core.addresses import parse_address
 from tierd.core.errors import DaemonUnreachable, InvalidRequest, TierdError
-from tierd.core.keys import BlockKey, adopt_keys
+from tierd.core.keys import adopt_keys
 from tierd.core.layouts import LayoutSpec
+from tierd_client.apart import Apart
 from tierd_client.buffers import copy
 from tierd_client.client import Client, connect
 from tierd_client.namespace import Namespace
-from tierd_client.results import Published
+from tierd_client.results import Matched, Published
 
-_CALLS_MAX: Final = 4
-"""Calls under way at once: more keep the interpreter busier than the daemon."""
+_NAMES_MAX: Final = 1024
+"""Names in one message."""
 
-_WINDOW: Final = 32
-"""Names that are looked up before what was found is looked at."""
+_BYTES_MAX: Final = 256 << 20
+"""Bytes of blocks in one message: until they are copied they are leased, and perhaps copied once
+more."""
 
 _LOOKUP_S_MAX: Final = 5.0
 """How long a daemon that does not answer holds up a lookup: no call begins later."""
@@ -41,9 +41,6 @@ log = logging.getLogger("tierd.client")
 
 Buffers = Sequence[Any]
 """The buffers of plain bytes that together hold one block, in the order of its bytes."""
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,6 @@ class Link:
         self._client: Client | None = None
         self._lock: Final = threading.Lock()
         self._closed: Final = threading.Event()
-        self.helpers: Final = ThreadPoolExecutor(_CALLS_MAX, thread_name_prefix="tierd-singles")
         seeker = threading.Thread(target=self._seek, name="tierd-link", daemon=True)
         seeker.start()
         seeker.join(wait_s)
@@ -118,7 +114,6 @@ class Link:
             client, self._client = self._client, None
         if client is not None:
             client.close()
-        self.helpers.shutdown()
 
     def _seek(self) -> None:
         while not self._closed.is_set():
@@ -145,25 +140,27 @@ class Singles:
         self.layout: Final = layout
         self._link: Final = link
         self._part: Final = part
+        self._blocks_max: Final = max(1, min(_NAMES_MAX, _BYTES_MAX // layout.part_bytes))
         self._lock: Final = threading.Lock()
         self._kv: Namespace | None = None
         self._refused = False
 
     def held(self, names: Sequence[bytes]) -> list[bool]:
         """Say of each block whether it is held now. Leases nothing."""
-        kv = self._opened()
-        if kv is None:
-            return [False] * len(names)
-        until_s = monotonic() + _LOOKUP_S_MAX
-        return self._each(lambda key: _is_held(kv, key, until_s), self._keys(names))
+        held = [False] * len(names)
+        for start, matched in self._matches(self._keys(names)):
+            for place in (*range(matched.blocks), *matched.further):
+                held[start + place] = True
+        return held
 
     def held_prefix(self, names: Sequence[bytes]) -> int:
         """Return how many blocks are held, from the first name on, before one is not."""
-        for start in range(0, len(names), _WINDOW):
-            held = self.held(names[start : start + _WINDOW])
-            if not all(held):
-                return start + held.index(False)
-        return len(names)
+        count = 0
+        for _, matched in self._matches(self._keys(names)):
+            count += matched.blocks
+            if matched.blocks < _NAMES_MAX:
+                break
+        return count
 
     def fetch(
         self, names: Sequence[bytes], into: Sequence[Buffers], deadline_s: float
@@ -172,28 +169,37 @@ class Singles:
 
         Those of a block that did not come may hold anything. `deadline_s` is for all together.
         """
+        came = [False] * len(names)
         kv = self._opened()
         if kv is None:
-            return [False] * len(names)
+            return came
         until_s = monotonic() + deadline_s
-        wanted = list(zip(self._keys(names), into, strict=True))
-        came = self._each(lambda each: self._bring(kv, *each, until_s), wanted[::-1])
-        return came[::-1]
+        keys = self._keys(names)
+        for start in range(0, len(keys), self._blocks_max):
+            left = list(range(start, min(start + self._blocks_max, len(keys))))
+            while left and monotonic() < until_s:
+                asked = Apart(keys[place] for place in left)
+                count = self._bring(kv, asked, [into[place] for place in left], until_s)
+                for place in left[:count]:
+                    came[place] = True
+                # If none came, the first is missing, or cannot be read.
+                left = self._still_held(kv, keys, left[max(1, count) :], until_s)
+        return came
 
     def publish(self, names: Sequence[bytes], source: Sequence[Buffers]) -> list[Published]:
         """Offer blocks; return what came of each.
 
-        Nobody waits for this, so it goes one by one, and leaves the helpers to those who wait.
         After one that was declined, for want of room or of the daemon, all are.
         """
         kv = self._opened()
+        keys = self._keys(names)
         ends: list[Published] = []
-        if kv is not None:
-            for key, buffers in zip(self._keys(names), source, strict=True):
-                ends.append(self._offer(kv, key, buffers))
-                if ends[-1].declined:
-                    break
-        return ends + [_DECLINED] * (len(names) - len(ends))
+        for start in range(0, len(keys), self._blocks_max):
+            if kv is None or len(ends) < start:
+                break
+            window = slice(start, start + self._blocks_max)
+            ends += self._offer(kv, keys[window], source[window])
+        return ends + [_DECLINED] * (len(keys) - len(ends))
 
     def _opened(self) -> Namespace | None:
         """Return the namespace; None as long as there has been no daemon to open it."""
@@ -207,42 +213,55 @@ class Singles:
                     log.error("the daemon does not take these blocks: %s", error)
             return self._kv
 
-    def _keys(self, names: Sequence[bytes]) -> list[BlockKey]:
-        return adopt_keys(self.layout.root, names)
+    def _keys(self, names: Sequence[bytes]) -> Apart:
+        return Apart(adopt_keys(self.layout.root, names))
 
-    def _each(self, call: Callable[[T], U], items: Sequence[T]) -> list[U]:
-        if len(items) == 1:
-            return [call(items[0])]
-        return list(self._link.helpers.map(call, items))
+    def _matches(self, keys: Apart) -> Iterator[tuple[int, Matched]]:
+        """Yield how much is held of one message's keys after another, with the first's place."""
+        kv = self._opened()
+        until_s = monotonic() + _LOOKUP_S_MAX
+        for start in range(0, len(keys), _NAMES_MAX):
+            if kv is None or monotonic() >= until_s:
+                return
+            yield start, kv.match(keys[start : start + _NAMES_MAX])
 
-    def _bring(self, kv: Namespace, key: BlockKey, into: Buffers, until_s: float) -> bool:
-        left_s = until_s - monotonic()
-        if left_s <= 0:
-            return False
-        if len(into) == 1:
-            return kv.fetch([key], into, deadline_s=left_s, part=self._part).blocks == 1
-        with kv.fetch_views([key], deadline_s=left_s, part=self._part) as views:
-            if not len(views):
-                return False
-            source = _address(views[0])
-            for buffer in into:
-                copy(_address(buffer), source, len(buffer))
-                source += len(buffer)
-            return views.valid()
+    def _still_held(
+        self, kv: Namespace, keys: Apart, places: Sequence[int], until_s: float
+    ) -> list[int]:
+        """Return those of `places` whose blocks are held, none if there is no time to ask."""
+        if not places or monotonic() >= until_s:
+            return []
+        matched = kv.match(Apart(keys[place] for place in places))
+        return [places[at] for at in (*range(matched.blocks), *matched.further)]
 
-    def _offer(self, kv: Namespace, key: BlockKey, source: Buffers) -> Published:
-        with kv.reserve([key], part=self._part) as reservation:
-            if not reservation.indices:
-                return _DECLINED if reservation.declined else Published(held=1)
-            target = _address(reservation.views[0])
-            for buffer in source:
-                copy(target, _address(buffer), len(buffer))
-                target += len(buffer)
-            return Published(blocks=1) if reservation.seal() else _DECLINED
+    def _bring(self, kv: Namespace, keys: Apart, into: Sequence[Buffers], until_s: float) -> int:
+        """Copy blocks up to the first that is missing; return how many came."""
+        left_s = max(0.0, until_s - monotonic())
+        if all(len(buffers) == 1 for buffers in into):
+            whole = [buffer for buffers in into for buffer in buffers]
+            return kv.fetch(keys, whole, deadline_s=left_s, part=self._part).blocks
+        with kv.fetch_views(keys, deadline_s=left_s, part=self._part) as views:
+            for view, buffers in zip(views, into, strict=False):
+                source = _address(view)
+                for buffer in buffers:
+                    copy(_address(buffer), source, len(buffer))
+                    source += len(buffer)
+            return len(views) if views.valid() else 0
 
-
-def _is_held(kv: Namespace, key: BlockKey, until_s: float) -> bool:
-    return monotonic() < until_s and kv.match([key]).blocks == 1
+    def _offer(self, kv: Namespace, keys: Apart, source: Sequence[Buffers]) -> list[Published]:
+        """Offer what one message can; return what came of the first blocks, as far as is known."""
+        with kv.reserve(keys, part=self._part) as reservation:
+            indices = reservation.indices
+            # Where there was too little room, those behind the last that found some found none.
+            known = len(keys) if not reservation.declined else max(indices, default=-1) + 1
+            for index, view in zip(indices, reservation.views, strict=True):
+                target = _address(view)
+                for buffer in source[index]:
+                    copy(target, _address(buffer), len(buffer))
+                    target += len(buffer)
+            kept = Published(blocks=1) if reservation.seal() == len(indices) else _DECLINED
+        ends = dict.fromkeys(range(known), Published(held=1)) | dict.fromkeys(indices, kept)
+        return list(ends.values())
 
 
 def _address(buffer: Any) -> int:

@@ -192,29 +192,33 @@ class LayerGroup(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., layers: _Optional[int] = ..., kv_heads: _Optional[int] = ..., head_size: _Optional[int] = ..., planes: _Optional[int] = ..., window_tokens: _Optional[int] = ..., state_bytes: _Optional[int] = ...) -> None: ...
 
 class Match(_message.Message):
-    __slots__ = ("namespace", "keys", "hold")
+    __slots__ = ("namespace", "keys", "hold", "apart")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     HOLD_FIELD_NUMBER: _ClassVar[int]
+    APART_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     keys: bytes
     hold: bool
-    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., hold: bool = ...) -> None: ...
+    apart: bool
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., hold: bool = ..., apart: bool = ...) -> None: ...
 
 class MatchReply(_message.Message):
-    __slots__ = ("blocks", "by_tier", "lease", "term_ns")
+    __slots__ = ("blocks", "by_tier", "lease", "term_ns", "further")
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     BY_TIER_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     TERM_NS_FIELD_NUMBER: _ClassVar[int]
+    FURTHER_FIELD_NUMBER: _ClassVar[int]
     blocks: int
     by_tier: _containers.RepeatedScalarFieldContainer[int]
     lease: int
     term_ns: int
-    def __init__(self, blocks: _Optional[int] = ..., by_tier: _Optional[_Iterable[int]] = ..., lease: _Optional[int] = ..., term_ns: _Optional[int] = ...) -> None: ...
+    further: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, blocks: _Optional[int] = ..., by_tier: _Optional[_Iterable[int]] = ..., lease: _Optional[int] = ..., term_ns: _Optional[int] = ..., further: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Fetch(_message.Message):
-    __slots__ = ("namespace", "keys", "wait_ns", "reserve", "part", "stage_blocks", "first")
+    __slots__ = ("namespace", "keys", "wait_ns", "reserve", "part", "stage_blocks", "first", "apart")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     WAIT_NS_FIELD_NUMBER: _ClassVar[int]
@@ -222,6 +226,7 @@ class Fetch(_message.Message):
     PART_FIELD_NUMBER: _ClassVar[int]
     STAGE_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
+    APART_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     keys: bytes
     wait_ns: int
@@ -229,7 +234,8 @@ class Fetch(_message.Message):
     part: int
     stage_blocks: int
     first: int
-    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., wait_ns: _Optional[int] = ..., reserve: bool = ..., part: _Optional[int] = ..., stage_blocks: _Optional[int] = ..., first: _Optional[int] = ...) -> None: ...
+    apart: bool
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., wait_ns: _Optional[int] = ..., reserve: bool = ..., part: _Optional[int] = ..., stage_blocks: _Optional[int] = ..., first: _Optional[int] = ..., apart: bool = ...) -> None: ...
 
 class Stage(_message.Message):
     __slots__ = ("lease", "first", "blocks")
@@ -280,16 +286,18 @@ class Landed(_message.Message):
     def __init__(self, lease: _Optional[int] = ..., indices: _Optional[_Iterable[int]] = ..., slots: _Optional[_Iterable[int]] = ..., failed: _Optional[_Iterable[int]] = ..., declined: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Reserve(_message.Message):
-    __slots__ = ("namespace", "keys", "part", "wait_ns")
+    __slots__ = ("namespace", "keys", "part", "wait_ns", "apart")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     WAIT_NS_FIELD_NUMBER: _ClassVar[int]
+    APART_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     keys: bytes
     part: int
     wait_ns: int
-    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., part: _Optional[int] = ..., wait_ns: _Optional[int] = ...) -> None: ...
+    apart: bool
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., part: _Optional[int] = ..., wait_ns: _Optional[int] = ..., apart: bool = ...) -> None: ...
 
 class ReserveReply(_message.Message):
     __slots__ = ("lease", "grant_index", "grant_slot", "grant_count", "declined")
@@ -348,14 +356,16 @@ class ReadFailed(_message.Message):
     def __init__(self, lease: _Optional[int] = ..., index: _Optional[int] = ..., unanswered: bool = ...) -> None: ...
 
 class Persist(_message.Message):
-    __slots__ = ("namespace", "keys", "wait_ns")
+    __slots__ = ("namespace", "keys", "wait_ns", "apart")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     WAIT_NS_FIELD_NUMBER: _ClassVar[int]
+    APART_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     keys: bytes
     wait_ns: int
-    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., wait_ns: _Optional[int] = ...) -> None: ...
+    apart: bool
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., wait_ns: _Optional[int] = ..., apart: bool = ...) -> None: ...
 
 class PersistReply(_message.Message):
     __slots__ = ("blocks",)
