@@ -20,12 +20,13 @@ SMALL_HOST = HOST_BLOCKS * LAYOUT.block_bytes
 def publish_all(kv: Namespace, keys: Sequence[BlockKey], within_s: float = PATIENCE_S) -> None:
     """Publish a chain of any length, a piece at a time, as an engine does."""
     until_s = monotonic() + within_s
-    for first in range(0, len(keys), 8):
-        head = keys[: first + 8]
-        source = content(head[first:], kv.layout)
-        # While the tier is full of what is still to be written, a part may be declined.
-        while kv.publish(head, source, first=first, wait_s=0.1).declined:
-            assert monotonic() < until_s, (first, len(keys))
+    for stop in range(8, len(keys) + 8, 8):
+        head = keys[:stop]
+        source = content(head, kv.layout)
+        # While the tier is full of what is still to be written, a part may be declined. And what
+        # came before may be evicted meanwhile: then it is published again.
+        while kv.publish(head, source, wait_s=0.1).declined:
+            assert monotonic() < until_s, (stop, len(keys))
 
 
 def all_on_disk(client: Client, blocks: int) -> None:
