@@ -1,5 +1,6 @@
 """The client: one connection to a daemon, made anew by itself when the daemon comes back."""
 
+import contextlib
 import logging
 import os
 import threading
@@ -59,6 +60,7 @@ class Client:
         self._connection: Connection | None = None
         self._reconnecting = True  # Until there is a first connection, it is tried for here.
         self._threads = Threads()
+        self._layouts: dict[tuple[str, bytes], LayoutSpec] = {}
         until_s = time.monotonic() + wait_s
         while self._connection is None:
             try:
@@ -93,6 +95,7 @@ class Client:
                 connection.open(name, layout, _OPEN_TIMEOUT_S)
             except (StreamClosed, TimeoutError):
                 log.warning("the daemon went away; the namespace is opened when it is back")
+        self._layouts[name, layout.fingerprint] = layout
         return namespace
 
     def status(self) -> pb.StatusReply:
@@ -188,12 +191,20 @@ class Client:
                 self._closed.wait(delay_s)
                 delay_s = min(2 * delay_s, _RETRY_S_MAX)
                 continue
+            self._open_again(found)
             with self._lock:
                 self._connection = found
                 self._reconnecting = False
             if self._closed.is_set():
                 found.close()
             return
+
+    def _open_again(self, connection: Connection) -> None:
+        """Open what was open before, so that the first call does not wait for that."""
+        for (name, _), layout in list(self._layouts.items()):
+            # A refusal is reported by the call that meets it.
+            with contextlib.suppress(TierdError, StreamClosed, TimeoutError):
+                connection.open(name, layout, _OPEN_TIMEOUT_S)
 
     def forget_parent(self) -> None:
         """In a forked child: leave everything to the parent, and start anew."""

@@ -11,7 +11,7 @@ from threading import Event
 import numpy as np
 import pytest
 
-from tests.integration.blocks import LAYOUT, chain, content, fetch, publish, room
+from tests.integration.blocks import LAYOUT, ODD, chain, content, fetch, publish, room
 from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import PATIENCE_S, Daemon, eventually, serve_command
 from tests.integration.test_spill import SMALL_HOST
@@ -122,6 +122,19 @@ def test_a_client_lives_through_a_restart(start_daemon: StartDaemon) -> None:
         assert publish(kv, chain(2, 5)) == 5
         views.release()
         assert client.status().leases == 0
+
+
+def test_a_client_that_is_back_has_its_namespaces_open(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon()
+    with daemon.client() as client:
+        client.open(LAYOUT, "mine")
+        daemon.kill()
+        client.open(ODD, "while it is away")
+        eventually(lambda: not client.tiers)
+        daemon.start()
+        eventually(lambda: client.tiers)
+        names = {space.name for space in client.status().namespaces}
+    assert names == {"mine", "while it is away"}
 
 
 def test_a_namespace_opened_while_the_daemon_is_away(start_daemon: StartDaemon) -> None:
