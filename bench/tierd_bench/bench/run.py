@@ -42,14 +42,7 @@ class BenchReport:
         return [{**self._circumstances(), **row.as_json()} for row in self.rows]
 
     def _circumstances(self) -> dict[str, Any]:
-        machine = {
-            "cpu": self.machine.processor,
-            "cores": self.machine.cores,
-            "memory": self.machine.memory_bytes,
-            "kernel": self.machine.system,
-            "python": self.machine.python,
-            "load": self.load,
-        }
+        machine = self.machine.as_json(self.load)
         return {"machine": machine, "commit": self.commit, "date": self.date, "seed": SEED}
 
 

@@ -5,6 +5,7 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tierd.core.units import KiB
 
@@ -18,6 +19,17 @@ class Machine:
     memory_bytes: int
     system: str
     python: str
+
+    def as_json(self, load: float) -> dict[str, Any]:
+        """Return what a record of results says of the machine, with its load at the time."""
+        return {
+            "cpu": self.processor,
+            "cores": self.cores,
+            "memory": self.memory_bytes,
+            "kernel": self.system,
+            "python": self.python,
+            "load": load,
+        }
 
 
 def this_machine() -> Machine:

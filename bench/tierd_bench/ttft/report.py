@@ -79,14 +79,7 @@ class TtftReport:
 
     def as_lines(self) -> list[dict[str, Any]]:
         """Return one record a row, each with all that it needs to stand alone."""
-        machine = {
-            "cpu": self.machine.processor,
-            "cores": self.machine.cores,
-            "memory": self.machine.memory_bytes,
-            "kernel": self.machine.system,
-            "python": self.machine.python,
-            "load": self.load,
-        }
+        machine = self.machine.as_json(self.load)
         about = {
             "machine": machine,
             "commit": self.commit,
