@@ -5,6 +5,7 @@ sequence of buffers, one a block. Memory of a GPU is `device_buffers.py`.
 """
 
 import ctypes
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
@@ -19,6 +20,9 @@ _SHARED_BYTES_MIN: Final = 8 << 20
 
 Copy = tuple[int, int, int]
 """Target address, source address, bytes."""
+
+Piece = tuple[int, int, int]
+"""An address, the place in the part of the bytes that belong there, and how many they are."""
 
 _libc = ctypes.CDLL(None)
 _libc.memmove.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
@@ -35,6 +39,9 @@ class Buffers:
     """
 
     is_on_device = False
+    takes_reads = True
+    """Whether a medium can be read to the addresses, each of which then gets a whole part."""
+
     first = 0
 
     def __init__(self, given: Any, part_bytes: int, count: int, *, writable: bool) -> None:
@@ -58,6 +65,10 @@ class Buffers:
         """Return where a block starts, in CPU memory."""
         assert index >= self.first, (index, self.first)
         return self._addresses[index - self.first]
+
+    def copies_into(self, index: int, offset: int, source: int, size: int) -> list[Copy]:
+        """Return the copies of `size` bytes from `offset` of a part on, which are at `source`."""
+        return [(self.address(index) + offset, source, size)]
 
     def copies_from(self, first: int, source: int, stride: int, count: int) -> list[Copy]:
         """Return the copies into blocks `first`, ... from slots `stride` bytes apart."""
@@ -85,11 +96,6 @@ class Buffers:
     def prepare(self, owner: object, address: int, size: int, background: Executor) -> None:
         """Make memory that will be copied from ready for it. That of the CPU is."""
 
-    def view(self, index: int) -> memoryview:
-        """Return a block's bytes as a writable view."""
-        array = (ctypes.c_char * self.part_bytes).from_address(self.address(index))
-        return memoryview(array).cast("B")
-
     def _address(self, item: Any, size: int, *, writable: bool) -> int:
         if hasattr(item, "data_ptr"):
             return self._tensor_address(item, size)
@@ -112,6 +118,41 @@ class Buffers:
         return int(tensor.data_ptr())
 
 
+class Scattered(Buffers):
+    """Blocks that lie in pieces in CPU memory, such as an engine's pages.
+
+    Shapes: for each block its pieces, in any order. Bytes of a part that no piece names are left
+    out. The memory must stay until the fetch has returned.
+    """
+
+    takes_reads = False
+
+    def __init__(self, blocks: Sequence[Sequence[Piece]], part_bytes: int) -> None:
+        super().__init__([], part_bytes, 0, writable=True)
+        self._blocks = blocks
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def copies_into(self, index: int, offset: int, source: int, size: int) -> list[Copy]:
+        """Return the copies of `size` bytes from `offset` of a part on, which are at `source`."""
+        copies = []
+        for address, place, length in self._blocks[index - self.first]:
+            start, end = max(place, offset), min(place + length, offset + size)
+            if start < end:
+                copies.append((address + start - place, source + start - offset, end - start))
+        return copies
+
+    def copies_from(self, first: int, source: int, stride: int, count: int) -> list[Copy]:
+        """Return the copies into blocks `first`, ... from slots `stride` bytes apart."""
+        size = self.part_bytes
+        return [
+            copy
+            for at in range(count)
+            for copy in self.copies_into(first + at, 0, source + at * stride, size)
+        ]
+
+
 def copy(target: int, source: int, length: int) -> None:
     """Copy `length` bytes between two addresses, without the interpreter's lock."""
     _libc.memmove(target, source, length)
@@ -124,7 +165,7 @@ def copy_all(copies: Sequence[Copy], helper: Executor | None) -> None:
         _copy_each(copies)
         return
     mine, others = _halves(copies, round_up(total // 2, PAGE_BYTES))
-    future = helper.submit(_copy_each, others)
+    future = helper.submit(_copy_elsewhere, others, _libc.sched_getcpu())
     _copy_each(mine)
     future.result()
 
@@ -158,6 +199,21 @@ def runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
 def _copy_each(copies: Sequence[Copy]) -> None:
     for target, source, length in copies:
         _libc.memmove(target, source, length)
+
+
+def _copy_elsewhere(copies: Sequence[Copy], cpu: int) -> None:
+    """Make copies on any core that this thread may use but `cpu`.
+
+    A kernel can leave a thread where it was woken, next to the one that woke it, for as long as
+    all of this takes, with another core idle.
+    """
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) > 1:
+        os.sched_setaffinity(0, allowed - {cpu})
+    try:
+        _copy_each(copies)
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def _halves(copies: Sequence[Copy], wanted: int) -> tuple[list[Copy], list[Copy]]:

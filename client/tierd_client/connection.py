@@ -13,7 +13,6 @@ from tierd.core.addresses import Address
 from tierd.core.errors import DaemonUnreachable, TierdError
 from tierd.core.layouts import LayoutSpec
 from tierd_client.memory import DaemonMemory, Refused
-from tierd_client.segments import SegmentReader
 from tierd_client.splitting import Splitter
 from tierd_client.stream import SessionStream, StreamClosed
 from tierd_client.wire import layout_to_wire
@@ -45,7 +44,6 @@ class Connection:
         self._news: dict[int, queue.SimpleQueue[Any]] = {}
         self._splitters: dict[bytes, Splitter] = {}
         self.splitting = threading.Lock()
-        self._readers: dict[tuple[bytes, int], SegmentReader] = {}
         self._lock = threading.Lock()
         self._on_closed = on_closed
         self.memory = _memory(address)
@@ -92,11 +90,6 @@ class Connection:
         self._map(opened)
         with self._lock:
             return self._namespaces.setdefault(key, opened)
-
-    def reader(self, layout: LayoutSpec, part: int) -> SegmentReader:
-        """Return what reads segments of a layout, the same one while the connection lasts."""
-        with self._lock:
-            return self._readers.setdefault((layout.fingerprint, part), SegmentReader(layout, part))
 
     def splitter(self, layout: LayoutSpec) -> Splitter:
         """Return what chooses the routes of a layout's fetches, to be used under `splitting`."""

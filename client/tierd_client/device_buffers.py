@@ -180,13 +180,5 @@ class DeviceBuffers(Buffers):
         if not self._copies.has_pinned(address):
             background.submit(self._copies.pin, owner, self._device, address, size)
 
-    def view(self, index: int) -> memoryview:
-        """Refuse: the CPU has no view of GPU memory.
-
-        Raises:
-            InvalidRequest: always.
-        """
-        raise InvalidRequest("memory", "on a GPU", "give CPU memory, then copy")
-
     def _address(self, item: Any, size: int, *, writable: bool) -> int:
         return device_memory(item, size).address

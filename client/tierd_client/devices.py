@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from tierd.core.errors import InvalidRequest
-from tierd_client.buffers import Buffers
+from tierd_client.buffers import Buffers, Scattered
 from tierd_client.cuda_driver import CudaDriver
 from tierd_client.device_buffers import DeviceBuffers, DeviceCopies, is_on_device
 from tierd_client.device_segments import BouncedReader, DeviceReader, DeviceSegmentReader
@@ -68,6 +68,11 @@ def buffers_of(given: Any, part_bytes: int, count: int, *, writable: bool) -> Bu
     Raises:
         InvalidRequest: the memory will not do: see `Buffers` and `DeviceBuffers`.
     """
+    if isinstance(given, Scattered):
+        if given.part_bytes != part_bytes or len(given) < count:
+            found = f"{len(given)} blocks of {given.part_bytes} bytes"
+            raise InvalidRequest("buffers", found, f"give {count} of {part_bytes}")
+        return given
     if is_on_device(given):
         return devices().buffers(given, part_bytes, count)
     return Buffers(given, part_bytes, count, writable=writable)

@@ -23,7 +23,7 @@ from tierd_client.buffers import Buffers, Copy
 from tierd_client.connection import Connection, Opened
 from tierd_client.memory import MappedArena, Refused
 from tierd_client.placement import PlacedRun
-from tierd_client.segments import Patch
+from tierd_client.segments import Patch, SegmentReader
 from tierd_client.splitting import DIRECT_READS_MAX, Way
 from tierd_proto.v1 import tierd_pb2 as pb
 
@@ -156,7 +156,7 @@ class Gate:
     def straight(self, leased: "Leased") -> Iterator[bool]:
         """Say whether there is time to read into the caller's memory, until the context is left."""
         with self._lock:
-            may = self._open and leased.has_time()
+            may = self._buffers.takes_reads and self._open and leased.has_time()
             self._straight += may
         try:
             yield may
@@ -175,13 +175,22 @@ class Gate:
 class Threads:
     """The threads of one client: to map memory ahead, to share copies, to read from media.
 
-    They start when they are needed, and end when nobody has this object any more.
+    They start when they are needed, and end when nobody has this object any more. What they read
+    with outlasts a connection: fresh memory is slow.
     """
 
     def __init__(self) -> None:
         self.background = ThreadPoolExecutor(1, thread_name_prefix="tierd-map")
         self.helpers = ThreadPoolExecutor(4, thread_name_prefix="tierd-helper")
         self.readers = ThreadPoolExecutor(2 * DIRECT_READS_MAX, thread_name_prefix="tierd-read")
+        self._lock = threading.Lock()
+        self._segment_readers: dict[tuple[bytes, int], SegmentReader] = {}
+
+    def reader(self, layout: LayoutSpec, part: int) -> SegmentReader:
+        """Return what reads segments of a layout, always the same one."""
+        key = (layout.fingerprint, part)
+        with self._lock:
+            return self._segment_readers.setdefault(key, SegmentReader(layout, part))
 
 
 class Loader(Protocol):
@@ -228,7 +237,7 @@ class LocalLoader:
         self._opened = opened
         self._layout = layout
         self._threads = threads
-        self.piece_blocks = connection.reader(layout, 0).piece_slots
+        self.piece_blocks = threads.reader(layout, 0).piece_slots
 
     @property
     def helpers(self) -> ThreadPoolExecutor:
@@ -320,19 +329,21 @@ class LocalLoader:
         region, first = divmod(piece.slot, self._opened.region_slots[piece.tier])
         indices = range(piece.first, piece.first + piece.count)
         keys = [leased.keys[index] for index in indices]
-        targets = [buffers.address(index) for index in indices]
-        reader = buffers.reader(self._connection.reader(self._layout, leased.part))
+        payloads: list[int] = []
+        reader = buffers.reader(self._threads.reader(self._layout, leased.part))
         try:
             # First of all: a daemon that hangs may keep us waiting for this.
             segment = self._memory.segment(self._opened.number, piece.tier, region)
-            payloads = targets
             with gate.straight(leased) as is_straight:
                 if is_straight:
+                    targets = [buffers.address(index) for index in indices]
                     faults = reader.read(segment, first, keys, targets)
                 else:
                     faults, payloads = reader.read_beside(segment, first, keys)
-            rows = zip(targets, payloads, faults, strict=True)
-            copies = [(t, p, self._layout.part_bytes) for t, p, fault in rows if not fault]
+            copies: list[Copy] = []
+            for index, payload, fault in zip(indices, payloads, faults, strict=False):
+                if not fault:
+                    copies += buffers.copies_into(index, 0, payload, self._layout.part_bytes)
             if not is_straight and not gate.through(copies):
                 return PieceRead(piece)
         except (OSError, Refused) as error:
@@ -354,8 +365,11 @@ class LocalLoader:
         start = arena.address + run.slot * stride + leased.part * self._layout.part_stride_bytes
         start += chunk.offset
         copies = [
-            (buffers.address(run.first + at) + chunk.offset, start + at * stride, chunk.bytes)
+            copy
             for at in range(run.count)
+            for copy in buffers.copies_into(
+                run.first + at, chunk.offset, start + at * stride, chunk.bytes
+            )
         ]
         buffers.copy_all(copies, self.helpers)
 
@@ -374,7 +388,7 @@ class LocalLoader:
         chunks the whole part is read, with the first of them.
         """
         region, slot = divmod(block.slot, self._opened.region_slots[block.tier])
-        reader = self._connection.reader(self._layout, leased.part)
+        reader = self._threads.reader(self._layout, leased.part)
         key = leased.keys[block.first]
         fault = ChunkFault("", unanswered=True)
         for _ in range(2):
@@ -382,7 +396,7 @@ class LocalLoader:
                 segment = self._memory.segment(self._opened.number, block.tier, region)
                 found, read = reader.read_chunk(segment, slot, header or key, number)
                 if isinstance(found, SlotHeader):
-                    return self._pass_on(found, read, buffers.address(block.first), gate)
+                    return self._pass_on(found, read, buffers, block.first, gate)
                 fault = ChunkFault(found, unanswered=False)
             except (OSError, Refused) as error:
                 fault = ChunkFault(str(error) or type(error).__name__, unanswered=True)
@@ -390,7 +404,7 @@ class LocalLoader:
         return fault
 
     def _pass_on(
-        self, header: SlotHeader, read: Patch | None, target: int, gate: Gate
+        self, header: SlotHeader, read: Patch | None, buffers: Buffers, index: int, gate: Gate
     ) -> SlotHeader | ChunkFault:
         """Copy what was read of a block into the caller's memory.
 
@@ -399,23 +413,18 @@ class LocalLoader:
         """
         if read is not None:
             address, offset, size = read
-            if not gate.through([(target + offset, address, size)]):
+            if not gate.through(buffers.copies_into(index, offset, address, size)):
                 return ChunkFault("too late", unanswered=True)
         return header
 
     def _load_cuda(self, arena: Any, run: PlacedRun, leased: Leased, buffers: Buffers) -> int:
-        import torch
-
         size, region_slots = self._layout.part_bytes, self._opened.region_slots[run.tier]
         start = leased.part * self._layout.part_stride_bytes
         for index in range(run.count):
             slot = arena.slot(run.slot + index, region_slots)[start : start + size]
-            if buffers.is_on_device:
-                target = buffers.address(run.first + index)
-                buffers.copy_all([(target, slot.data_ptr(), size)], None)
-            else:
-                view = torch.frombuffer(buffers.view(run.first + index), dtype=torch.uint8)
-                view.copy_(slot)
+            source = slot if buffers.is_on_device else slot.cpu()
+            copies = buffers.copies_into(run.first + index, 0, source.data_ptr(), size)
+            buffers.copy_all(copies, None)
         return run.count if self.holds(leased) else 0
 
 
@@ -470,8 +479,10 @@ class RemoteLoader:
             remaining_s = max(0.0, leased.until_s - time.monotonic())
             for chunk in self._connection.stream.stub.Read(request, timeout=remaining_s):
                 data: bytes = chunk.data
-                target = buffers.address(chunk.index) + chunk.offset
-                if not gate.through([(target, _address(data), len(data))]):
+                source, size = _address(data), len(data)
+                if not gate.through(
+                    buffers.copies_into(chunk.index, chunk.offset, source, size)
+                ):
                     break
                 received += len(data)
         except (grpc.RpcError, ValueError):  # ValueError: the channel is closed.

@@ -10,12 +10,13 @@ import mmap
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
 from tierd.core.slots import SlotHeader, check_chunk, check_header, check_part, has_chunks
-from tierd.core.units import PAGE_BYTES
+from tierd.core.units import MiB, PAGE_BYTES, round_up
 from tierd_client.buffers import copy
 from tierd_client.memory import SegmentFile
 
@@ -23,6 +24,7 @@ PIECE_BYTES: Final = 4 << 20
 """Neighbouring slots are read together, up to so much at once."""
 
 _PIECE_SLOTS_MAX: Final = 256
+_HUGE_PAGE_BYTES: Final = 2 * MiB
 
 
 Patch = tuple[int, int, int]
@@ -180,10 +182,22 @@ class SegmentReader:
         """Return `count` aligned pieces of the calling thread's own memory."""
         own = self._own.__dict__
         if len(own.get(name, ())) < count:
-            memory = memoryview(mmap.mmap(-1, count * size))
+            memory = memoryview(_huge(count * size))[: count * size]
             own[name] = [memory[at : at + size] for at in range(0, len(memory), size)]
         pieces: list[memoryview] = own[name]
         return pieces[:count]
+
+
+def _huge(size: int) -> mmap.mmap:
+    """Return memory of at least `size` bytes, in huge pages where there are any.
+
+    A device gets a list of its pages with each request, and takes only so many in one.
+    """
+    size = round_up(size, _HUGE_PAGE_BYTES) if size >= _HUGE_PAGE_BYTES else size
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # A kernel without them.
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _address(view: memoryview) -> int:

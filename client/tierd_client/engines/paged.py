@@ -10,14 +10,12 @@ What the bytes within a page mean is the engine's business: they are copied as t
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from typing import Final
 
-import numpy as np
 import torch
 
 from tierd.core.errors import InvalidRequest
-from tierd_client.buffers import Copy, copy_all
+from tierd_client.buffers import Piece, Scattered
 
 Table = Sequence[Sequence[int]]
 """For each group, the page of every engine block of a request; 0 where there is none."""
@@ -72,44 +70,32 @@ class PagedMemory:
 
     # ---- memory of the CPU: one copy, between the pages and wherever the block is
 
-    def scatter(
-        self, parts: Sequence[memoryview], table: Table, first: int, helper: Executor | None
-    ) -> None:
-        """Copy parts into pages: `parts[i]` holds engine blocks from `first + i * span` on.
+    def places(self, table: Table, first: int, parts: int) -> Scattered:
+        """Return where parts lie in the pages: part i has engine blocks from `first + i * span` on.
 
         Units: `first` counts engine blocks and may be negative for a part of which only the
         later blocks have pages; pages 0, and those the table does not reach, are left out.
         """
-        copies: list[Copy] = []
-        for index, part in enumerate(parts):
-            copies += self._copies(_address(part), table, first + index * self.span)
-        copy_all(copies, helper)
+        starts = range(first, first + parts * self.span, self.span)
+        return Scattered([list(self._pieces(table, start)) for start in starts], self.part_bytes)
 
-    def gather(self, parts: Sequence[memoryview], table: Table, firsts: Sequence[int]) -> None:
-        """Copy pages into parts: `parts[i]` gets the `span` engine blocks from `firsts[i]` on."""
-        copies: list[Copy] = []
-        for part, first in zip(parts, firsts, strict=True):
-            turned = self._copies(_address(part), table, first)
-            copies += [(there, here, size) for here, there, size in turned]
-        copy_all(copies, None)
-
-    def _copies(self, part: int, table: Table, first: int) -> Iterator[Copy]:
-        """Yield the copies from a part at address `part` into its pages."""
+    def _pieces(self, table: Table, first: int) -> Iterator[Piece]:
+        """Yield the pages of one part."""
         runs = [list(_runs(pages, first, self.span)) for pages in table]
         for layer, group, offset in zip(self._layers, self._groups, self._offsets, strict=True):
             size, stride, base = layer.shape[1], layer.stride(0), layer.data_ptr()
             for place, page, count in runs[group]:
-                source = part + offset + place * size
+                start = offset + place * size
                 if stride == size:
-                    yield base + page * stride, source, count * size
+                    yield base + page * stride, start, count * size
                     continue
                 for index in range(count):
-                    yield base + (page + index) * stride, source + index * size, size
+                    yield base + (page + index) * stride, start + index * size, size
 
     # ---- memory of a device: by way of one tensor of whole parts there
 
     def scatter_tensor(self, parts: torch.Tensor, table: Table, first: int) -> None:
-        """Like `scatter`, from [n, part_bytes] uint8 on the device of the pages.
+        """Copy parts to their `places`, from [n, part_bytes] uint8 on the device of the pages.
 
         Stream: queued on the current stream.
         """
@@ -117,7 +103,9 @@ class PagedMemory:
             _words(layer).index_copy_(0, pages, _words(rows.index_select(0, wanted)))
 
     def gather_tensor(self, table: Table, firsts: Sequence[int]) -> torch.Tensor:
-        """Like `gather`, into a new tensor [len(firsts), part_bytes] on the device of the pages.
+        """Copy pages into a new tensor [len(firsts), part_bytes] on their device.
+
+        Part i gets the `span` engine blocks from `firsts[i]` on.
 
         Stream: queued on the current stream. Every page must be there.
         """
@@ -176,7 +164,3 @@ def _words(rows: torch.Tensor) -> torch.Tensor:
     """View rows of bytes as rows of words where they allow it: fewer items to move."""
     fits = all(number % _WORD_BYTES == 0 for number in (rows.shape[1], rows.stride(0)))
     return rows.view(torch.int64) if fits and rows.data_ptr() % _WORD_BYTES == 0 else rows
-
-
-def _address(part: memoryview) -> int:
-    return int(np.frombuffer(part, dtype=np.uint8).ctypes.data)

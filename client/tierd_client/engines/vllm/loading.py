@@ -1,22 +1,19 @@
 """Brings blocks into an engine's pages.
 
-Blocks in memory that this process maps are copied from where they are, straight into the pages;
-afterwards the lease says whether the bytes were right. Everything else comes by `Namespace.fetch`
-into memory that is kept for this, on the pages' device, and from there into the pages.
+Into memory of the CPU they come by one `Namespace.fetch`, each as soon as it is read and found to
+be right. Into that of a GPU they come by way of memory there that is kept for this.
 
 No step computes with pages that are still being filled. Loading layer by layer beside the step was
 measured on a CPU, and left out: what it hides costs the step more than it takes alone.
 """
 
-import mmap
 import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import torch
 
 from tierd.core.units import MiB
@@ -26,14 +23,15 @@ from tierd_client.engines.vllm.messages import Load
 from tierd_client.engines.vllm.settings import Settings
 from tierd_client.namespace import Namespace
 from tierd_client.results import Fetched
-from tierd_client.splitting import Route
 
 _STAGING_BYTES: Final = 16 * MiB
 """What is fetched at once where blocks do not come straight into the pages. Two such windows are
 under way: while one is put there, the other is being read."""
 
 _ANSWER_S_MAX: Final = 1.0
-"""How long to wait for a daemon to say where blocks are that need not be moved."""
+_RATE_MIN: Final = 1e9
+"""How long to wait for a daemon to say where blocks are that need not be moved, and, in bytes a
+second, for copying them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +92,11 @@ class Loader:
         self._memory = stage.memory
         self._part = stage.part
         self._stream = stage.memory.stream()
-        # Into memory of the CPU one route is as fast as the disk. The other would have the daemon
-        # promote for the next engine what this one keeps in its own cache from now on.
-        self._route: Route = "direct" if self._stream is None else "auto"
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="tierd-copy")
-        size = stage.layout.part_bytes
-        self._staging_blocks = max(1, _STAGING_BYTES // size)
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="tierd-window")
         self._staging_lock = threading.Lock()
-        # Fresh memory is slow: it is made ready before the first load wants it.
-        self._staging = self._helper.submit(self._stagings)
+        # What fits is known once the engine has taken its memory, so it is taken now.
+        self._staging_blocks = max(1, _STAGING_BYTES // self._memory.part_bytes)
+        self._staging = self._stagings() if self._stream is not None else []
 
     def run(self, link: Link, load: Load) -> Outcome:
         """Bring what `load` wants, as far as it comes until the deadline.
@@ -124,18 +118,23 @@ class Loader:
         self, link: Link, space: Namespace, load: Load, first: int, until_s: float
     ) -> tuple[int, dict[str, int]]:
         """Return how many blocks from `first` on are in the pages, and where they were."""
-        if self._memory.device.type == "cpu" and link.maps(load.by_tier):
-            return self._copy(space, load, first, until_s)
-        return self._fetch(space, load, first, until_s)
-
-    def _copy(
-        self, space: Namespace, load: Load, first: int, until_s: float
-    ) -> tuple[int, dict[str, int]]:
-        left_s = min(_ANSWER_S_MAX, until_s - time.monotonic())
-        with space.fetch_views(load.keys, first=first, deadline_s=left_s, part=self._part) as views:
-            self._memory.scatter(list(views), load.table, first * self._memory.span, self._helper)
-            got = len(views) if views.valid() else 0
-            return got, load.by_tier if got else {}
+        if self._stream is not None:
+            return self._fetch(space, load, first, until_s)
+        blocks = len(load.keys) - first
+        left_s = until_s - time.monotonic()
+        if link.maps(load.by_tier):
+            left_s = min(left_s, _ANSWER_S_MAX + blocks * self._memory.part_bytes / _RATE_MIN)
+        fetched = space.fetch(
+            load.keys,
+            self._memory.places(load.table, first * self._memory.span, blocks),
+            first=first,
+            deadline_s=left_s,
+            part=self._part,
+            # One route is as fast as the disk. The other would have the daemon promote for the
+            # next engine what this one keeps in its own cache from now on.
+            route="direct",
+        )
+        return fetched.blocks, fetched.by_tier
 
     def _fetch(
         self, space: Namespace, load: Load, first: int, until_s: float
@@ -144,8 +143,8 @@ class Loader:
             return 0, {}
         try:
             windows = _Windows(first, len(load.keys), self._staging_blocks)
-            mine, others = self._staging.result()
-            beside = self._helper.submit(self._fetch_windows, space, load, windows, others, until_s)
+            mine, others = self._staging
+            beside = self._beside.submit(self._fetch_windows, space, load, windows, others, until_s)
             try:
                 self._fetch_windows(space, load, windows, mine, until_s)
             finally:
@@ -155,7 +154,12 @@ class Loader:
         return windows.brought()
 
     def _fetch_windows(
-        self, space: Namespace, load: Load, windows: "_Windows", staging: Any, until_s: float
+        self,
+        space: Namespace,
+        load: Load,
+        windows: "_Windows",
+        staging: torch.Tensor,
+        until_s: float,
     ) -> None:
         """Bring one window after another by way of `staging`, until none is left or one fails."""
         while (window := windows.take()) is not None:
@@ -166,31 +170,19 @@ class Loader:
                 first=at,
                 deadline_s=max(0.0, until_s - time.monotonic()),
                 part=self._part,
-                route=self._route,
             )
             self._place(staging, fetched.blocks, load, at)
             windows.give(at, fetched)
 
-    def _stagings(self) -> list[Any]:
-        """Return two places for `_staging_blocks` parts, on the device of the pages."""
-        size = self._staging_blocks * self._memory.part_bytes
-        if self._stream is not None:
-            device = self._memory.device
-            return [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(2)]
-        places = [mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(2)]
-        for place in places:
-            place.madvise(mmap.MADV_HUGEPAGE)
-            np.frombuffer(place, dtype=np.uint8).fill(0)
-        return [memoryview(place) for place in places]
+    def _stagings(self) -> list[torch.Tensor]:
+        size, device = self._staging_blocks * self._memory.part_bytes, self._memory.device
+        return [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(2)]
 
-    def _place(self, staging: Any, blocks: int, load: Load, at: int) -> None:
+    def _place(self, staging: torch.Tensor, blocks: int, load: Load, at: int) -> None:
         """Put what was fetched into the pages, and have it there on return."""
-        size, first = self._memory.part_bytes, at * self._memory.span
-        if self._stream is None:
-            parts = [staging[index * size : (index + 1) * size] for index in range(blocks)]
-            self._memory.scatter(parts, load.table, first, None)
-            return
+        assert self._stream is not None
+        size = self._memory.part_bytes
         with torch.cuda.stream(self._stream):
             parts = staging[: blocks * size].view(blocks, size)
-            self._memory.scatter_tensor(parts, load.table, first)
+            self._memory.scatter_tensor(parts, load.table, at * self._memory.span)
         self._stream.synchronize()

@@ -54,13 +54,12 @@ class Saver:
                 indices = reservation.indices
                 if not indices or indices[0] < save.first:
                     return []  # What they would hang on was evicted meanwhile, and is not here.
-                span = self._memory.span
                 if self._stream is None:
-                    firsts = [(index - save.first) * span for index in indices]
-                    self._memory.gather(reservation.views, save.table, firsts)
+                    blocks = len(save.keys) - save.first
+                    reservation.write(self._memory.places(save.table, 0, blocks), save.first)
                 else:
-                    whole = range(indices[0], indices[-1] + 1)
-                    firsts = [(index - save.first) * span for index in whole]
+                    whole = range(indices[0] - save.first, indices[-1] + 1 - save.first)
+                    firsts = [at * self._memory.span for at in whole]
                     reservation.write(self._gather(save, firsts, ready), indices[0])
                 gathered.set()
                 sealed = self._answer(self._asking.submit(reservation.seal))
