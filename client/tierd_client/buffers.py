@@ -197,8 +197,46 @@ def runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _copy_each(copies: Sequence[Copy]) -> None:
-    for target, source, length in copies:
-        _libc.memmove(target, source, length)
+    """Make copies one after the other, those at equal distances in one call.
+
+    Between calls a thread needs the interpreter's lock, and may wait for it longer than it copies.
+    """
+    at = 0
+    while at < len(copies):
+        count = _equidistant(copies, at)
+        target, source, length = copies[at]
+        if count > 1:
+            steps = (copies[at + 1][0] - target, copies[at + 1][1] - source)
+            np.copyto(
+                _rows(target, count, length, steps[0]), _rows(source, count, length, steps[1])
+            )
+        else:
+            _libc.memmove(target, source, length)
+        at += count
+
+
+def _equidistant(copies: Sequence[Copy], at: int) -> int:
+    """Return how many copies from `at` on are as long as the first, and as far from each other."""
+    if at + 1 == len(copies):
+        return 1
+    target, source, length = copies[at]
+    steps = (copies[at + 1][0] - target, copies[at + 1][1] - source)
+    if min(steps) < length:
+        return 1
+    count = 1
+    while at + count < len(copies) and copies[at + count] == (
+        target + count * steps[0],
+        source + count * steps[1],
+        length,
+    ):
+        count += 1
+    return count
+
+
+def _rows(address: int, count: int, length: int, step: int) -> np.ndarray[Any, Any]:
+    """Return `count` rows of memory of `length` bytes each, `step` bytes apart."""
+    memory = memoryview((ctypes.c_char * ((count - 1) * step + length)).from_address(address))
+    return np.ndarray((count, length), np.uint8, memory.cast("B"), strides=(step, 1))
 
 
 def _copy_elsewhere(copies: Sequence[Copy], cpu: int) -> None:

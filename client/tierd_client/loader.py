@@ -480,9 +480,7 @@ class RemoteLoader:
             for chunk in self._connection.stream.stub.Read(request, timeout=remaining_s):
                 data: bytes = chunk.data
                 source, size = _address(data), len(data)
-                if not gate.through(
-                    buffers.copies_into(chunk.index, chunk.offset, source, size)
-                ):
+                if not gate.through(buffers.copies_into(chunk.index, chunk.offset, source, size)):
                     break
                 received += len(data)
         except (grpc.RpcError, ValueError):  # ValueError: the channel is closed.
