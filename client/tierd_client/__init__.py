@@ -17,6 +17,7 @@ from tierd.core.errors import (
 from tierd.core.keys import BlockKey, adopt_keys, chain_keys
 from tierd.core.layouts import LayerGroup, LayoutSpec, opaque_layout
 from tierd_client.apart import Apart
+from tierd_client.buffers import Scattered
 from tierd_client.client import Client, connect
 from tierd_client.layering import Layers
 from tierd_client.loader import RouteUse
@@ -42,6 +43,7 @@ __all__ = [
     "Published",
     "Reservation",
     "RouteUse",
+    "Scattered",
     "TierdError",
     "Views",
     "adopt_keys",

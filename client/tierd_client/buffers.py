@@ -1,7 +1,8 @@
 """The caller's memory: whatever it is, one address a block.
 
-Accepted are one contiguous buffer for all blocks (ndarray, torch tensor, bytearray, ...) or a
-sequence of buffers, one a block. Memory of a GPU is `device_buffers.py`.
+Accepted are one contiguous buffer for all blocks (ndarray, torch tensor, bytearray, ...), a
+sequence of buffers, one a block, or blocks in pieces (`Scattered`). Memory of a GPU is
+`device_buffers.py`.
 """
 
 import ctypes
@@ -121,8 +122,9 @@ class Buffers:
 class Scattered(Buffers):
     """Blocks that lie in pieces in CPU memory, such as an engine's pages.
 
-    Shapes: for each block its pieces, in any order. Bytes of a part that no piece names are left
-    out. The memory must stay until the fetch has returned.
+    Shapes: for each block its pieces, in any order: address, place in the part, bytes. What no
+    piece names is left out, in memory and in the part. The memory must stay until the call that
+    is given this has returned. Concurrency: one call at a time.
     """
 
     takes_reads = False

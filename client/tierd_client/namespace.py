@@ -104,7 +104,8 @@ class Namespace:
         Shapes: `into` is one contiguous buffer, array or tensor of at least [blocks, part_bytes]
         bytes, or a sequence of buffers, one a block, for `len(chain) - first` blocks: those before
         `first` the caller has already. They may be in the memory of a GPU of the daemon's host;
-        what was queued there and uses them has to be done. Units: seconds.
+        what was queued there and uses them has to be done. Blocks that lie in pieces, as in an
+        engine's pages, are `Scattered`. Units: seconds.
         `wait_s` is how long to wait while another client is writing the next block; what has
         not come by `deadline_s` is cut off. `part` is the shard's rank. `route` says how blocks
         on disk come: through the daemon's memory ("staged"), read by this process ("direct"), or

@@ -16,7 +16,7 @@ from typing import Final
 from tierd.core.keys import BlockKey
 from tierd.core.layouts import LayoutSpec
 from tierd.core.slots import SlotHeader, check_chunk, check_header, check_part, has_chunks
-from tierd.core.units import MiB, PAGE_BYTES, round_up
+from tierd.core.units import PAGE_BYTES, MiB, round_up
 from tierd_client.buffers import copy
 from tierd_client.memory import SegmentFile
 

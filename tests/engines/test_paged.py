@@ -2,14 +2,15 @@
 
 import mmap
 import random
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 
 from tierd.core.errors import InvalidRequest
-from tierd_client.engines.paged import PagedMemory, pages_of
+from tierd_client.buffers import copy_all
+from tierd_client.engines.paged import PagedMemory, Table, pages_of
 
 PAGES = 40
 SPAN = 3
@@ -42,14 +43,28 @@ def layers(request: pytest.FixtureRequest) -> list[torch.Tensor]:
     return caches(request.param)
 
 
-@pytest.fixture
-def helper() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as threads:
-        yield threads
-
-
 def memory_of(layers: Sequence[torch.Tensor]) -> PagedMemory:
     return PagedMemory([pages_of(layer, PAGES) for layer in layers], GROUPS, SPAN)
+
+
+def gather(
+    memory: PagedMemory, parts: Sequence[memoryview], pages: Table, firsts: Sequence[int]
+) -> None:
+    """Copy pages into parts: `parts[i]` gets the engine blocks from `firsts[i]` on."""
+    for part, first in zip(parts, firsts, strict=True):
+        places = memory.places(pages, first, 1)
+        copy_all(places.copies_to(0, address(part), memory.part_bytes, 1), None)
+
+
+def scatter(memory: PagedMemory, parts: Sequence[memoryview], pages: Table) -> None:
+    """Copy parts into the pages of a request, from its start on."""
+    places = memory.places(pages, 0, len(parts))
+    for index, part in enumerate(parts):
+        copy_all(places.copies_into(index, 0, address(part), memory.part_bytes), None)
+
+
+def address(part: memoryview) -> int:
+    return int(np.frombuffer(part, np.uint8).ctypes.data)
 
 
 def parts_for(memory: PagedMemory, count: int) -> list[memoryview]:
@@ -63,16 +78,16 @@ def table(seed: int, blocks: int) -> tuple[list[int], list[int]]:
 
 
 def test_blocks_arrive_in_the_pages_of_another_request(
-    layers: list[torch.Tensor], helper: ThreadPoolExecutor
+    layers: list[torch.Tensor],
 ) -> None:
     memory = memory_of(layers)
     source, target = table(1, 4), table(2, 4)
     before = [layer.clone() for layer in layers]
     parts = parts_for(memory, 4)
-    memory.gather(parts, source, [0, SPAN, 2 * SPAN, 3 * SPAN])
+    gather(memory, parts, source, [0, SPAN, 2 * SPAN, 3 * SPAN])
     for layer in layers:
         layer.zero_()
-    memory.scatter(parts, target, 0, helper)
+    scatter(memory, parts, target)
     for layer, was, group in zip(layers, before, GROUPS, strict=True):
         wanted = torch.zeros_like(layer)
         wanted[target[group]] = was[source[group]]
@@ -83,7 +98,7 @@ def test_a_part_is_layer_by_layer(layers: list[torch.Tensor]) -> None:
     memory = memory_of(layers)
     pages = table(3, 1)
     (part,) = parts_for(memory, 1)
-    memory.gather([part], pages, [0])
+    gather(memory, [part], pages, [0])
     wanted = b"".join(
         pages_of(layer, PAGES)[page].numpy().tobytes()
         for layer, group in zip(layers, GROUPS, strict=True)
@@ -95,13 +110,13 @@ def test_a_part_is_layer_by_layer(layers: list[torch.Tensor]) -> None:
 def test_pages_that_a_request_has_not_are_left_alone(layers: list[torch.Tensor]) -> None:
     memory = memory_of(layers)
     parts = parts_for(memory, 3)
-    memory.gather(parts, table(4, 3), [0, SPAN, 2 * SPAN])
+    gather(memory, parts, table(4, 3), [0, SPAN, 2 * SPAN])
     for layer in layers:
         layer.zero_()
     # The first engine block is here already, the last is not wanted; a window left two pages.
     full = [0, *range(5, 5 + 3 * SPAN - 2)]
     window = [0] * (3 * SPAN - 3) + [30, 31]
-    memory.scatter(parts, (full, window), 0, None)
+    scatter(memory, parts, (full, window))
     for layer, group in zip(layers, GROUPS, strict=True):
         filled = {page for page in range(PAGES) if layer[page].any()}
         assert filled == {page for page in (full, window)[group] if page}
@@ -111,11 +126,11 @@ def test_by_way_of_one_tensor_the_bytes_are_the_same(layers: list[torch.Tensor])
     memory = memory_of(layers)
     pages, parts = table(5, 3), parts_for(memory, 3)
     firsts = [2 * SPAN, 0, SPAN]
-    memory.gather(parts, pages, firsts)
+    gather(memory, parts, pages, firsts)
     whole = memory.gather_tensor(pages, firsts)
     assert [bytes(part) for part in parts] == [row.numpy().tobytes() for row in whole]
     target = ([0, *range(1, 3 * SPAN)], list(range(20, 20 + 3 * SPAN - 1)))
-    memory.scatter(parts, target, 0, None)
+    scatter(memory, parts, target)
     wanted = [layer.clone() for layer in layers]
     for layer in layers:
         layer[1:].zero_()
