@@ -158,6 +158,10 @@ class Client:
             return RemoteLoader(connection, layout, self._threads)
         return LocalLoader(connection, opened, layout, self._threads)
 
+    def prepare_reads(self, layout: LayoutSpec, part: int) -> None:
+        """Have ready what reads blocks past the daemon."""
+        self._threads.prepare(layout, part)
+
     # ---- reaching the daemon again
 
     def _need(self) -> Connection:

@@ -192,6 +192,12 @@ class Threads:
         with self._lock:
             return self._segment_readers.setdefault(key, SegmentReader(layout, part))
 
+    def prepare(self, layout: LayoutSpec, part: int) -> None:
+        """Have the threads of a first read started, and their memory made ready. Not waited for."""
+        reader, all_of_them = self.reader(layout, part), threading.Barrier(DIRECT_READS_MAX)
+        for _ in range(DIRECT_READS_MAX):
+            self.readers.submit(reader.prepare, all_of_them)
+
 
 class Loader(Protocol):
     """One way to bring blocks over.

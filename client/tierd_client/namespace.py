@@ -227,6 +227,14 @@ class Namespace:
         slots = SlotViews([(memory.toreadonly(), count, size)], 0, size)
         return Views(connection, reply.lease, reply.fence, slots)
 
+    def prepare(self, part: int = 0) -> None:
+        """Have ready, some 16 MiB, what a first fetch from disk into `Scattered` would wait for.
+
+        Not waited for.
+        """
+        self._check_part(part)
+        self._client.prepare_reads(self.layout, part)
+
     def reserve(self, chain: Chain, *, part: int = 0, wait_s: float = 0.0) -> Reservation:
         """Ask for slots for those blocks of `chain` that nobody holds.
 

@@ -24,6 +24,7 @@ PIECE_BYTES: Final = 4 << 20
 """Neighbouring slots are read together, up to so much at once."""
 
 _PIECE_SLOTS_MAX: Final = 256
+_PREPARE_S: Final = 5.0
 _HUGE_PAGE_BYTES: Final = 2 * MiB
 
 
@@ -48,6 +49,17 @@ class SegmentReader:
     def piece_slots(self) -> int:
         """How many neighbouring slots are best read together."""
         return min(_PIECE_SLOTS_MAX, max(1, PIECE_BYTES // self.layout.block_bytes))
+
+    def prepare(self, others: threading.Barrier) -> None:
+        """Make memory of the calling thread's own ready, then wait for other threads that do so.
+
+        Raises:
+            threading.BrokenBarrierError: they do not come.
+        """
+        for name, size in (("pages", PAGE_BYTES), ("scratch", self.layout.part_stride_bytes)):
+            for piece in self._buffer(name, self.piece_slots, size):
+                piece[::PAGE_BYTES] = bytes(-(-len(piece) // PAGE_BYTES))
+        others.wait(_PREPARE_S)
 
     def read(
         self, segment: SegmentFile, first: int, keys: Sequence[BlockKey], targets: Sequence[int]

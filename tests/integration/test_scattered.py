@@ -97,3 +97,13 @@ def test_blocks_come_over_the_network(start_daemon: StartDaemon) -> None:
         assert kv.publish(keys, source.places(), wait_s=2).blocks == BLOCKS
         assert kv.fetch(keys, target.places()).blocks == BLOCKS
     assert np.array_equal(target.blocks(), content(keys, DEEP))
+
+
+def test_reads_find_their_memory_ready(daemon: Daemon) -> None:
+    target = Pages(8)
+    with daemon.client() as client:
+        kv, keys = on_disk_only(daemon, client)
+        kv.prepare()
+        kv.prepare()
+        assert kv.fetch(keys, target.places(), route="direct").blocks == BLOCKS
+    assert np.array_equal(target.blocks(), content(keys, DEEP))

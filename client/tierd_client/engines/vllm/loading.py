@@ -16,6 +16,7 @@ from typing import Final
 
 import torch
 
+from tierd.core.keys import BlockKey
 from tierd.core.units import MiB
 from tierd_client.engines.vllm.layout import Stage
 from tierd_client.engines.vllm.link import Link
@@ -27,6 +28,9 @@ from tierd_client.results import Fetched
 _STAGING_BYTES: Final = 16 * MiB
 """What is fetched at once where blocks do not come straight into the pages. Two such windows are
 under way: while one is put there, the other is being read."""
+
+_COLD_MAX: Final = 1024
+"""So many loads from disk are remembered. What the engine has lost again once, it may once more."""
 
 _ANSWER_S_MAX: Final = 1.0
 _RATE_MIN: Final = 1e9
@@ -94,9 +98,16 @@ class Loader:
         self._stream = stage.memory.stream()
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="tierd-window")
         self._staging_lock = threading.Lock()
+        self._cold: deque[BlockKey] = deque(maxlen=_COLD_MAX)
         # What fits is known once the engine has taken its memory, so it is taken now.
         self._staging_blocks = max(1, _STAGING_BYTES // self._memory.part_bytes)
         self._staging = self._stagings() if self._stream is not None else []
+
+    def prepare(self, link: Link) -> None:
+        """Have a first load find ready what it needs. Not waited for."""
+        if self._stream is None:
+            for space in link.spaces:
+                space.prepare(self._part)
 
     def run(self, link: Link, load: Load) -> Outcome:
         """Bring what `load` wants, as far as it comes until the deadline.
@@ -130,11 +141,20 @@ class Loader:
             first=first,
             deadline_s=left_s,
             part=self._part,
-            # One route is as fast as the disk. The other would have the daemon promote for the
-            # next engine what this one keeps in its own cache from now on.
+            # One route is as fast as the disk. The other would fill the daemon's memory with what
+            # this engine keeps in its own cache from now on.
             route="direct",
         )
+        if fetched.blocks and not link.maps(fetched.by_tier):
+            self._have_closer(space, load.keys[: first + fetched.blocks], load.keys[first])
         return fetched.blocks, fetched.by_tier
+
+    def _have_closer(self, space: Namespace, keys: list[BlockKey], begin: BlockKey) -> None:
+        """Have the daemon bring to its memory what comes from disk a second time."""
+        if begin in self._cold:
+            space.prefetch(keys)
+        else:
+            self._cold.append(begin)
 
     def _fetch(
         self, space: Namespace, load: Load, first: int, until_s: float

@@ -52,6 +52,7 @@ class WorkerSide:
         self._link = Link(settings.address, f"vllm worker {stage.part}", [stage.layout])
         self._stage = stage
         self._loader = Loader(settings, stage)
+        self._loader.prepare(self._link)
         self._saver = Saver(stage)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="tierd-load")
         # One at a time: saves are in the order of their chains.
