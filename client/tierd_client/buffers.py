@@ -9,6 +9,7 @@ import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -248,12 +249,13 @@ def _copy_elsewhere(copies: Sequence[Copy], cpu: int) -> None:
     all of this takes, with another core idle.
     """
     allowed = os.sched_getaffinity(0)
-    if len(allowed) > 1:
+    with suppress(OSError):  # There is only one, or a sandbox does not let us choose.
         os.sched_setaffinity(0, allowed - {cpu})
     try:
         _copy_each(copies)
     finally:
-        os.sched_setaffinity(0, allowed)
+        with suppress(OSError):
+            os.sched_setaffinity(0, allowed)
 
 
 def _halves(copies: Sequence[Copy], wanted: int) -> tuple[list[Copy], list[Copy]]:
