@@ -25,16 +25,21 @@ _CALM_LOOKS: Final = 10
 class Daemon:
     """A daemon on a directory, with a client of its own that watches it."""
 
-    def __init__(self, place: Path) -> None:
-        place.mkdir()
-        self.address: Final = str(place / "t.sock")
-        self._log = (place / "log").open("w+b")
+    def __init__(self, directory: Path) -> None:
+        """Start it on a new `directory`.
+
+        Raises:
+            DaemonFailed: it did not start.
+        """
+        directory.mkdir()
+        self.address: Final = str(directory / "t.sock")
+        self._log = (directory / "log").open("w+b")
         self._settings: Final = [
             f"listen.unix={self.address}",
             f"tiers.region_bytes={_REGION_BYTES}",
             f"tiers.host.bytes={_HOST_BYTES}",
             f"tiers.disk.bytes={_DISK_BYTES}",
-            f"tiers.disk.directories={place / 'blocks'}",
+            f"tiers.disk.directories={directory / 'blocks'}",
             # Nobody else reads while an engine waits for blocks.
             "tiers.disk.scrub_bytes_per_s=0",
         ]

@@ -11,17 +11,23 @@ from typing import Any, Final, Self
 
 from tierd.core.errors import TierdError
 
+_OFFLINE: Final = {
+    "HF_HUB_OFFLINE": "1",
+    # Threads that spin while they wait would take the cores from the engine whose turn it is.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 # What vLLM needs on CPU, and nothing it would look for on the network. See its documentation.
-_VARIABLES: Final = {
+_VLLM: Final = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
     "TORCHDYNAMO_DISABLE": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
 }
 _SAID_LINES: Final = 12
 _STOP_S: Final = 20.0
-_REMEDY: Final = "run `make test-vllm` once, which makes .venv-vllm, or name another with --python"
+_REMEDY: Final = (
+    "run `make test-vllm` once, which makes .venv-vllm, or name another with --python (for LMCache "
+    "--lmcache-python)"
+)
 _MEMORY: Final = "if memory ran short, free some 12 GB, or leave stores out with --without"
 
 
@@ -54,36 +60,52 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What prompts have to keep to, the KV of a token, and the engine's name and version."""
+    """What prompts have to keep to, the KV of a token, and the engine's name and version.
+
+    Its own cache finds whole blocks of `block_tokens`, never the last token of a prompt.
+    """
 
     tokens_max: int
     vocabulary: int
+    block_tokens: int
     token_bytes: int
     engine: str
+
+    def reusable_tokens(self, prompt_tokens: int) -> int:
+        """Return how much of a prompt that was asked before its own cache finds."""
+        return (prompt_tokens - 1) // self.block_tokens * self.block_tokens
+
+
+def vllm_command(python: Path, cache_gib: int) -> list[str]:
+    """Return what starts vLLM with so large a cache of its own.
+
+    Raises:
+        EngineFailed: `python` is not there.
+    """
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    own = {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib), "VLLM_CPU_OMP_THREADS_BIND": cores}
+    return _command("vLLM", python, "tierd_bench.ttft.child_vllm", {**_OFFLINE, **_VLLM, **own})
+
+
+def transformers_command(python: Path) -> list[str]:
+    """Return what starts a model of transformers.
+
+    Raises:
+        EngineFailed: `python` is not there.
+    """
+    return _command("transformers", python, "tierd_bench.ttft.child_transformers", _OFFLINE)
 
 
 class Engine:
     """One engine's process. Its KV cache holds nothing of earlier runs."""
 
-    def __init__(
-        self, name: str, python: Path, log: Path, cache_gib: int, command: Sequence[str] = ()
-    ) -> None:
-        """Start the process, whose output goes to `log`. `command` is another engine's.
-
-        Raises:
-            EngineFailed: `python` is not there.
-        """
+    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+        """Start the process, whose output goes to `log`."""
         self.name: Final = name
         self._log: Final = log
-        cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        own = {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib), "VLLM_CPU_OMP_THREADS_BIND": cores}
-        pairs = [f"{key}={value}" for key, value in {**_VARIABLES, **own}.items()]
-        default = ["env", *pairs, str(python), "-m", "tierd_bench.ttft.child"]
-        if not python.exists():
-            raise EngineFailed(name, f"has no interpreter at {python}", remedy=_REMEDY)
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                command or default,
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -96,27 +118,28 @@ class Engine:
     ) -> EngineFacts:
         """Load `model` for sequences of up to `tokens_max`, fewer if it is made for fewer.
 
-        `connector` is vLLM's KV transfer configuration.
+        `connector` is what the engine's module takes: vLLM's KV transfer configuration, or for
+        transformers a daemon's address; None for its own cache alone.
         """
         reply = self._do(do="start", model=str(model), tokens_max=tokens_max, connector=connector)
         return EngineFacts(**reply)
 
-    def ask(self, prompt: Sequence[int], answer_tokens: int, apart: str = "") -> Answer:
+    def ask(self, prompt: Sequence[int], answer_tokens: int, salt: str = "") -> Answer:
         """Return the answer to `prompt`, of so many tokens.
 
-        KV is shared only between prompts with the same `apart`.
+        KV is shared only between prompts with the same `salt`.
         """
-        reply = self._do(do="ask", tokens=list(prompt), answer_tokens=answer_tokens, apart=apart)
+        reply = self._do(do="ask", tokens=list(prompt), answer_tokens=answer_tokens, salt=salt)
         tokens, logprobs = zip(*reply["answer"], strict=True)
         return Answer(reply["first_s"], reply["reused_tokens"], tokens, logprobs)
 
     def forget(self) -> None:
         """Empty its own cache, once what is being saved has been."""
-        self._do(do="forget", connector_too=False)
+        self._do(do="forget")
 
     def forget_connector_too(self) -> None:
         """Empty its own cache and what its connector holds in memory."""
-        self._do(do="forget", connector_too=True)
+        self._do(do="forget_connector_too")
 
     def close(self) -> None:
         """End the process. Safe to call twice."""
@@ -159,3 +182,10 @@ class Engine:
 
     def _said(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-_SAID_LINES:])
+
+
+def _command(name: str, python: Path, module: str, variables: Mapping[str, str]) -> list[str]:
+    if not python.exists():
+        raise EngineFailed(name, f"has no interpreter at {python}", remedy=_REMEDY)
+    pairs = [f"{key}={value}" for key, value in variables.items()]
+    return ["env", *pairs, str(python), "-m", module]

@@ -26,17 +26,17 @@ _VARIABLES: Final = {"LMCACHE_TRACK_USAGE": "false", "DO_NOT_TRACK": "1"}
 class LMCacheServer:
     """`lmcache server` with a tier of files, read and written past the page cache."""
 
-    def __init__(self, python: Path, place: Path) -> None:
-        """Start it on `place`, and return when it answers.
+    def __init__(self, python: Path, directory: Path) -> None:
+        """Start it on `directory`, and return when it answers.
 
         Raises:
             EngineFailed: it does not.
         """
         if not python.exists():
             raise EngineFailed("LMCache", f"has no interpreter at {python}", remedy=_REMEDY)
-        self._files: Final = place / "files"
+        self._files: Final = directory / "files"
         self._files.mkdir(parents=True)
-        self._log: Final = place / "log"
+        self._log: Final = directory / "log"
         self._port, self._http_port = _free_port(), _free_port()
         files = {"type": "fs_native", "base_path": str(self._files), "use_odirect": True}
         options = {

@@ -10,14 +10,16 @@ import plotly.graph_objects as go
 from tierd_bench.pages import GREY, PALETTE, Chart, Page, Table, Tile, render
 from tierd_bench.replay.charts import COLOURS
 from tierd_bench.ttft.report import (
+    ALIKE_MEANS,
     LESS,
+    LESS_MEANS,
     TtftReport,
     alike,
     cell,
     median_ms,
     ratio_to_local,
 )
-from tierd_bench.ttft.rounds import FIRST, LOCAL, RECOMPUTE, Scene
+from tierd_bench.ttft.rounds import FIRST, LOCAL, RECOMPUTE, Case
 
 _BOUNDED: Final = "tierd disk"
 _COLOURS: Final = {
@@ -29,43 +31,31 @@ _COLOURS: Final = {
     "lmcache": PALETTE[0],
     "tier": PALETTE[2],
 }
-
-
-def render_page(report: TtftReport) -> str:
-    """Return the page. It needs no network."""
-    prompts = [scene for scene in report.scenes if not scene.turn]
-    turns = [scene for scene in report.scenes if scene.turn]
-    charts = []
-    if prompts:
-        charts += [_times(report, prompts), _ratios(report, prompts)]
-    if turns:
-        charts.append(_turns(report, turns))
-    machine = report.machine
-    tables = [
-        _table(report, title, scenes)
-        for title, scenes in (("Prompts", prompts), ("Conversations", turns))
-        if scenes
-    ]
-    page = Page(
-        heading="Time to first token",
-        subtitle=f"{report.model} on {report.engine}; {machine.processor}, {machine.cores} cores, "
-        f"load {report.load:.2f} before; commit {report.commit or 'unknown'}, {report.date}",
-        tiles=_tiles(report),
-        notes=_NOTES,
-        charts=charts,
-        tables=tables,
-        footer=f"Made by tierd {version('tierd')}. Measured.",
-    )
-    return render(page)
-
-
 _TICKS_MS: Final = [mantissa * 10**power for power in range(6) for mantissa in (1, 2, 5)]
 _NOTES: Final = (
     "Medians of rounds in which all engines take turns on one machine. Compare ratios of one run.",
-    "A local hit is the engine's own prefix cache: the least a store can come to.",
+    "A local hit is the engine's own cache: the least a store can come to.",
     "On disk: blocks are in no memory, and files are read past the page cache.",
     "“First” is a prompt that is new: it is computed, and kept meanwhile.",
 )
+
+
+def render_page(reports: Sequence[TtftReport]) -> str:
+    """Return the page of one run, with a report an engine. It needs no network."""
+    one = reports[0]
+    engines = " and ".join(report.engine for report in reports)
+    machine = one.machine
+    page = Page(
+        heading="Time to first token",
+        subtitle=f"{one.model} on {engines}; {machine.processor}, {machine.cores} cores, "
+        f"load {one.load:.2f} before; commit {one.commit or 'unknown'}, {one.date}",
+        tiles=[tile for report in reports for tile in _tiles(report)],
+        notes=_NOTES,
+        charts=[chart for report in reports for chart in _charts(report)],
+        tables=[table for report in reports for table in _tables(report)],
+        footer=f"Made by tierd {version('tierd')}. Measured.",
+    )
+    return render(page)
 
 
 def _tiles(report: TtftReport) -> list[Tile]:
@@ -78,43 +68,48 @@ def _tiles(report: TtftReport) -> list[Tile]:
     slowest = [row for row in report.rows() if row.name.endswith("against_recompute")]
     if hits := [row.ratio for row in slowest if row.budget is not None]:
         worst = max(hits)
-        about = "of computing all of it, a hit of tierd's at its worst; budget <= 1"
-        tiles.append(Tile("worst hit", f"{worst:.2f}", about, "good" if worst <= 1 else "bad"))
+        name = f"{report.engine}, tierd's worst hit"
+        about = "of the time to compute all of it; budget <= 1"
+        tiles.append(Tile(name, f"{worst:.2f}", about, "good" if worst <= 1 else "bad"))
     return tiles
 
 
-def _times(report: TtftReport, scenes: Sequence[Scene]) -> Chart:
+def _charts(report: TtftReport) -> list[Chart]:
+    charts = []
+    if report.prompts:
+        charts += [_times(report, report.prompts), _ratios(report, report.prompts)]
+    if report.turns:
+        charts.append(_turns(report, report.turns))
+    return charts
+
+
+def _tables(report: TtftReport) -> list[Table]:
+    titled = (("prompts", report.prompts), ("conversations", report.turns))
+    return [_table(report, f"{report.engine}: {name}", cases) for name, cases in titled if cases]
+
+
+def _times(report: TtftReport, cases: Sequence[Case]) -> Chart:
     figure = go.Figure()
-    for way in _hits(report, scenes):
-        shown = [scene for scene in scenes if report.of(scene, way)]
-        times = [median_ms(report.of(scene, way)) for scene in shown]
-        _line(figure, way, [scene.tokens for scene in shown], times)
-    if _BOUNDED in report.ways:
-        _bound(figure, report, scenes)
-    figure.update_xaxes(
-        title="prompt (tokens)",
-        type="log",
-        tickvals=[s.tokens for s in scenes],
-        ticktext=[s.name for s in scenes],
-    )
-    figure.update_yaxes(
-        title="time to first token (ms, logarithmic)",
-        type="log",
-        tickvals=_TICKS_MS,
-        ticktext=[f"{tick:,}" for tick in _TICKS_MS],
-    )
+    for source in _hits(report, cases):
+        shown = [case for case in cases if report.of(case, source)]
+        times = [median_ms(report.of(case, source)) for case in shown]
+        _line(figure, source, [case.tokens for case in shown], times)
+    if _BOUNDED in report.sources:
+        _bound(figure, report, cases)
+    _lengths(figure, cases)
+    _milliseconds(figure)
     caption = (
         "Each prompt is asked once, so that it is kept, and then again. "
         "Grey is what computing all of it takes; dashed, a local hit and reading its KV as fast as "
         "fio reads the disk."
     )
-    return Chart("By length of the prompt", caption, figure, tag="measured")
+    return Chart(f"{report.engine}, by length of the prompt", caption, figure, "measured")
 
 
-def _bound(figure: Any, report: TtftReport, scenes: Sequence[Scene]) -> None:
-    found = [report.of(scene, _BOUNDED) for scene in scenes]
+def _bound(figure: Any, report: TtftReport, cases: Sequence[Case]) -> None:
+    found = [report.of(case, _BOUNDED) for case in cases]
     figure.add_scatter(
-        x=[scene.tokens for scene in scenes],
+        x=[case.tokens for case in cases],
         y=[
             median(each.local_seconds + each.disk_seconds for each in samples) * 1e3
             for samples in found
@@ -126,79 +121,88 @@ def _bound(figure: Any, report: TtftReport, scenes: Sequence[Scene]) -> None:
     )
 
 
-def _ratios(report: TtftReport, scenes: Sequence[Scene]) -> Chart:
+def _ratios(report: TtftReport, cases: Sequence[Case]) -> Chart:
     figure = go.Figure()
-    for way in _hits(report, scenes):
-        if way in (RECOMPUTE, LOCAL):
-            continue
-        shown = [scene for scene in scenes if report.of(scene, way)]
-        figure.add_bar(
-            x=[scene.name for scene in shown],
-            y=[ratio_to_local(report.of(scene, way)) for scene in shown],
-            name=way,
-            marker={"color": _colour(way), "opacity": 0.5 if _fades(way) else 1},
-            hovertemplate=f"{way}, %{{x}}: %{{y:.2f}}<extra></extra>",
-        )
-    figure.add_hline(y=1, line={"width": 1.5, "dash": "dot", "color": GREY})
-    figure.update_xaxes(title="prompt (tokens)")
-    figure.update_yaxes(title="times a local hit")
+    for source in _hits(report, cases):
+        shown = [case for case in cases if report.of(case, source)]
+        ratios = [ratio_to_local(report.of(case, source)) for case in shown]
+        _line(figure, source, [case.tokens for case in shown], ratios)
+    _lengths(figure, cases)
+    ticks = [0.5, 1, 1.5, 2, 3, 5, 10, 20, 50, 100]
+    figure.update_yaxes(title="times a local hit (logarithmic)", type="log", tickvals=ticks)
     caption = "The same as a multiple of a local hit, which was asked right after each."
-    return Chart("Against a local hit", caption, figure, tag="measured")
+    return Chart(f"{report.engine}, against a local hit", caption, figure, "measured")
 
 
-def _turns(report: TtftReport, scenes: Sequence[Scene]) -> Chart:
+def _turns(report: TtftReport, cases: Sequence[Case]) -> Chart:
     figure = go.Figure()
-    for way in _hits(report, scenes):
-        shown = [scene for scene in scenes if report.of(scene, way)]
-        times = [median_ms(report.of(scene, way)) for scene in shown]
-        _line(figure, way, [scene.turn for scene in shown], times)
+    for source in _hits(report, cases):
+        shown = [case for case in cases if report.of(case, source)]
+        times = [median_ms(report.of(case, source)) for case in shown]
+        _line(figure, source, [case.turn for case in shown], times)
     figure.update_xaxes(title="turn", dtick=1)
-    figure.update_yaxes(title="time to first token (ms)", rangemode="tozero")
-    added = scenes[1].tokens - scenes[0].tokens if len(scenes) > 1 else 0
+    _milliseconds(figure)
+    added = cases[1].tokens - cases[0].tokens if len(cases) > 1 else 0
     caption = (
-        f"A conversation of {scenes[0].tokens:,} tokens at first and {added:,} more each turn. "
-        "Before each turn the engine loses its own cache, as if another one took over; only the "
-        "local hit keeps it."
+        f"A conversation of {cases[0].tokens:,} tokens at first, which all compute, and {added:,} "
+        "more each turn. Before each turn the engine loses its own cache, as if another one took "
+        "over; only the local hit keeps it."
     )
-    return Chart("By turn of a conversation", caption, figure, tag="measured", width="full")
+    return Chart(f"{report.engine}, by turn of a conversation", caption, figure, "measured", "full")
 
 
-def _line(figure: Any, way: str, x: list[int], y: list[float]) -> None:
+def _lengths(figure: Any, cases: Sequence[Case]) -> None:
+    figure.update_xaxes(
+        title="prompt (tokens)",
+        type="log",
+        tickvals=[case.tokens for case in cases],
+        ticktext=[case.name for case in cases],
+    )
+
+
+def _milliseconds(figure: Any) -> None:
+    figure.update_yaxes(
+        title="time to first token (ms, logarithmic)",
+        type="log",
+        tickvals=_TICKS_MS,
+        ticktext=[f"{tick:,}" for tick in _TICKS_MS],
+    )
+
+
+def _line(figure: Any, source: str, x: list[int], y: list[float]) -> None:
     figure.add_scatter(
         x=x,
         y=y,
-        name=way,
+        name=source,
         mode="lines+markers",
-        line={"color": _colour(way), "width": 2.5, "dash": "dot" if _fades(way) else "solid"},
-        hovertemplate=f"{way}, %{{x}}: %{{y:.0f}} ms<extra></extra>",
+        line={"color": _colour(source), "width": 2.5, "dash": "dot" if _fades(source) else "solid"},
+        hovertemplate=f"{source}, %{{x}}: %{{y:.3~g}}<extra></extra>",
     )
 
 
-def _table(report: TtftReport, title: str, scenes: Sequence[Scene]) -> Table:
+def _table(report: TtftReport, title: str, cases: Sequence[Case]) -> Table:
     rows = []
-    for way in report.ways:
-        found = [report.of(scene, way) for scene in scenes]
+    for source in report.sources:
+        found = [report.of(case, source) for case in cases]
         if any(found):
-            cells = [cell(report, scene, way) for scene in scenes]
-            rows.append([way, *cells, alike([each for samples in found for each in samples])])
-    heads = ["KV from", *(f"{scene.name} ({scene.tokens:,})" for scene in scenes), "answers"]
-    about = (
-        "Medians in ms, and times a local hit. Answers are compared with the local hit's. "
-        f"{LESS} not every time as much was reused as by the local hit."
-    )
-    colours = {way: _colour(way) for way in report.ways if not way.endswith(FIRST)}
+            cells = [cell(report, case, source) for case in cases]
+            rows.append([source, *cells, alike([each for samples in found for each in samples])])
+    heads = ["KV from", *(f"{case.name} ({case.tokens:,})" for case in cases), "answers"]
+    less = LESS_MEANS if any(LESS in each for row in rows for each in row) else ""
+    about = f"Medians in ms, and as a multiple of a local hit. {ALIKE_MEANS} {less}"
+    colours = {source: _colour(source) for source in report.sources if not source.endswith(FIRST)}
     return Table(title, rows, heads, about, kind="numbers", colours=colours)
 
 
-def _hits(report: TtftReport, scenes: Sequence[Scene]) -> list[str]:
-    asked = {sample.way for sample in report.samples if sample.scene in scenes}
-    return [way for way in report.ways if way in asked and not way.endswith(FIRST)]
+def _hits(report: TtftReport, cases: Sequence[Case]) -> list[str]:
+    asked = {sample.source for sample in report.samples if sample.case in cases}
+    return [source for source in report.sources if source in asked and not source.endswith(FIRST)]
 
 
-def _colour(way: str) -> str:
-    return _COLOURS.get(way) or _COLOURS.get(way.split(" ")[0], GREY)
+def _colour(source: str) -> str:
+    return _COLOURS.get(source) or _COLOURS.get(source.split(" ")[0], GREY)
 
 
-def _fades(way: str) -> bool:
-    """Say whether a way has the colour of its store's nearest place, and is to be told from it."""
-    return way not in _COLOURS and way.endswith(" disk")
+def _fades(source: str) -> bool:
+    """Say whether a source shares its colour with its store's host tier, to be told from it."""
+    return source not in _COLOURS and source.endswith(" disk")

@@ -3,8 +3,9 @@
 Their tokens are drawn at random: how long a prompt takes does not depend on what it says, and no
 two prompts share a prefix by accident.
 
-A prompt is a context and a question after it. The context is whole blocks for every store and
-every engine, so that all of them can reuse exactly that; the question is what is always computed.
+A prompt is a context and a question after it. A context of a multiple of 256 tokens is whole
+blocks for every store and every engine, so that all of them can reuse exactly that; of 128, it is
+so for all but LMCache. The question is what is always computed.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ QUESTION_TOKENS: Final = 64
 """Half a block of vLLM's on a CPU, as a prompt of any length has behind its last whole one."""
 
 _UNIT_TOKENS: Final = 256
-"""Of contexts: a multiple of vLLM's blocks and of LMCache's chunks."""
+"""Contexts that are cut short are multiples of this: of vLLM's blocks and of LMCache's chunks."""
 
 _RESERVED: Final = 256
 """Ids below are often those of special tokens."""
@@ -38,7 +39,8 @@ class Limits:
 def make_prompt(seed: Sequence[int], context: int, limits: Limits) -> list[int]:
     """Return a prompt with a context of so many tokens, or as many as fit, and a question."""
     most = limits.tokens_max - limits.question - ANSWER_TOKENS
-    count = min(context, most // _UNIT_TOKENS * _UNIT_TOKENS) + limits.question
+    fits = context if context <= most else most // _UNIT_TOKENS * _UNIT_TOKENS
+    count = fits + limits.question
     drawn = np.random.default_rng(list(seed)).integers(_RESERVED, limits.vocabulary, count)
     return [int(token) for token in drawn]
 

@@ -7,37 +7,41 @@ from rich.table import Table
 from rich.text import Text
 
 from tierd_bench.bench.rows import Row
-from tierd_bench.ttft.report import LESS, TtftReport, alike, cell
-from tierd_bench.ttft.rounds import Scene
+from tierd_bench.ttft.report import ALIKE_MEANS, LESS, LESS_MEANS, TtftReport, alike, cell
+from tierd_bench.ttft.rounds import Case
 
 
 def render_table(report: TtftReport) -> RenderableType:
     """Return the medians with their ratios to a local hit, and every budget."""
-    prompts = [scene for scene in report.scenes if not scene.turn]
-    turns = [scene for scene in report.scenes if scene.turn]
     machine = report.machine
     where = f"{machine.processor}, {machine.cores} cores, load {report.load:.2f} before"
     parts: list[RenderableType] = [Text(f"{report.model} on {report.engine}; {where}", "dim")]
-    if prompts:
-        parts.append(_times("Time to first token in ms, and over a local hit", report, prompts))
-    if turns:
-        parts.append(_times("The same in conversations, by turn", report, turns))
-    parts.append(Text(f"{LESS} not every time as much was reused as by the local hit", "dim"))
+    if report.prompts:
+        title = "Time to first token in ms, and as a multiple of a local hit"
+        parts.append(_times(title, report, report.prompts))
+    if report.turns:
+        parts.append(_times("The same in conversations, by turn", report, report.turns))
     parts.extend(_budget(row) for row in report.rows() if row.budget is not None)
     return Group(*parts)
 
 
-def _times(title: str, report: TtftReport, scenes: Sequence[Scene]) -> RenderableType:
+def _times(title: str, report: TtftReport, cases: Sequence[Case]) -> RenderableType:
     table = Table(title=title, title_justify="left")
     table.add_column("KV from", no_wrap=True)
-    for scene in scenes:
-        table.add_column(f"{scene.name}\n{scene.tokens:,}", justify="right")
+    for case in cases:
+        table.add_column(f"{case.name}\n{case.tokens:,}", justify="right")
     said = []
-    for way in report.ways:
-        if found := [sample for scene in scenes for sample in report.of(scene, way)]:
-            table.add_row(way, *(cell(report, scene, way) for scene in scenes))
-            said.append(f"{way}: {alike(found)}")
-    return Group(table, Text(f"Answers beside the local hit's: {'; '.join(said)}.", "dim"))
+    cells = []
+    for source in report.sources:
+        if found := [sample for case in cases for sample in report.of(case, source)]:
+            row = [cell(report, case, source) for case in cases]
+            table.add_row(source, *row)
+            cells += row
+            said.append(f"{source}: {alike(found)}")
+    below = [Text(f"{'; '.join(said)}. {ALIKE_MEANS}", "dim")]
+    if any(LESS in each for each in cells):
+        below.append(Text(LESS_MEANS, "dim"))
+    return Group(table, *below)
 
 
 def _budget(row: Row) -> Text:
