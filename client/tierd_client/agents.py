@@ -23,14 +23,8 @@ from typing import Final, Literal, Protocol, Self
 from weakref import WeakSet
 
 from tierd.core.errors import InvalidRequest, TierdError
-from tierd.core.notes import BLOCK_CLASSES, BlockClass
+from tierd.core.notes import BLOCK_CLASSES, BlockClass, check_expected
 from tierd_client.namespace import Namespace
-
-_TOOL_S_MAX: Final = 60.0
-"""A tool that takes longer lets its agent wait as a person would; 97 of 100 are back by then."""
-
-_LEAD_S: Final = 1.0
-"""How long before a tool is expected to end its agent's blocks are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,23 +241,16 @@ class AgentSession:
         """Hint that the agent waits for a tool as long as this lasts.
 
         A tool that is expected to take a minute or more is no reason to keep what it waits for
-        in memory; its blocks are asked for again shortly before it should be back. Where nothing
-        is expected, what the daemon learned of tools counts.
+        in memory; the daemon brings its blocks back shortly before it should be over. One that is
+        back early needs no hint: the next step fetches. Where nothing is expected, what the
+        daemon learned of tools counts.
+
+        Raises:
+            InvalidRequest: `expected_s` is negative, more than a day, or no number.
         """
-        if expected_s is None:
-            self._pause("tool")
-            yield
-            return
-        self._pause("tool" if expected_s < _TOOL_S_MAX else "person")
-        # A tool that is back early needs no hint: the next step fetches, by both routes.
-        timer = threading.Timer(max(0.0, expected_s - _LEAD_S), self._prefetch)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-            timer.join()
+        check_expected(expected_s)
+        self._pause("tool", expected_s)
+        yield
 
     def turn_ended(self) -> None:
         """Hint that a person reads now, and writes later."""
@@ -301,16 +288,13 @@ class AgentSession:
         if self._over:
             raise InvalidRequest("session", "over", "begin another, or branch before the end")
 
-    def _pause(self, waits_for: Literal["person", "tool"]) -> None:
+    def _pause(self, waits_for: Literal["person", "tool"], expected_s: float | None = None) -> None:
         namespace = self._engine.namespace
         if namespace is not None:
             classes = self.classes(namespace.layout.block_tokens)
-            namespace.end_turn(self._tokens, classes=classes, waits_for=waits_for)
-
-    def _prefetch(self) -> None:
-        namespace = self._engine.namespace
-        if namespace is not None:
-            namespace.prefetch(self._tokens)
+            namespace.end_turn(
+                self._tokens, classes=classes, waits_for=waits_for, expected_s=expected_s
+            )
 
     def _let_go(self, tokens: Sequence[int], kept: int) -> None:
         """Hint that of `tokens` only the first `kept` are needed, and what relatives have."""

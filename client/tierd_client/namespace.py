@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from tierd.core.errors import InvalidRequest, Overloaded, TierdError
 from tierd.core.keys import BlockKey, chain_keys, join_keys
 from tierd.core.layouts import LayoutSpec
-from tierd.core.notes import BLOCK_CLASSES, BlockClass
+from tierd.core.notes import BLOCK_CLASSES, BlockClass, check_expected
 from tierd_client.apart import Apart
 from tierd_client.buffers import Buffers
 from tierd_client.connection import Connection, Opened
@@ -331,11 +331,20 @@ class Namespace:
         *,
         classes: Sequence[BlockClass] = (),
         waits_for: Literal["person", "tool"] = "person",
+        expected_s: float | None = None,
     ) -> None:
         """Hint: the conversation pauses after `chain`, for a tool or a person.
 
-        `classes` says what the tokens of each block are, from the first on.
+        `classes` says what the tokens of each block are, from the first on. `expected_s` is how
+        long the pause is expected to last, None if nobody knows. About a second before it is over
+        the daemon brings what is on disk into its memory, unless before that the conversation goes
+        on or ends, or the client is closed. A tool that takes a minute or more is no reason to
+        keep what it waits for in memory until then. Not waited for.
+
+        Raises:
+            InvalidRequest: `expected_s` is negative, more than a day, or no number.
         """
+        check_expected(expected_s)
         if reached := self._reach():
             connection, opened = reached
             body = pb.EndTurn(
@@ -343,6 +352,7 @@ class Namespace:
                 keys=join_keys(self._chained(chain)),
                 classes=[_CLASS_NUMBERS[name] for name in classes],
                 tool_call=waits_for == "tool",
+                expected_ns=_expected_ns(expected_s),
             )
             connection.stream.tell(end_turn=body)
 
@@ -533,6 +543,11 @@ def _leased(
 def _check_first(first: int, keys: Sequence[BlockKey]) -> None:
     if not 0 <= first <= len(keys):
         raise InvalidRequest("first", str(first), f"from 0 to the chain's {len(keys)} blocks")
+
+
+def _expected_ns(expected_s: float | None) -> int:
+    """Return a time as it travels, where 0 is one that nobody knows."""
+    return 0 if expected_s is None else max(1, int(expected_s * 1e9))
 
 
 def _all_mapped(connection: Connection, reply: pb.FetchReply) -> bool:

@@ -47,11 +47,11 @@ class Prefetch(Protocol):
     """Says what to bring to the entry tier before it is asked for."""
 
     def hinted(self, chain: Sequence[BlockKey]) -> None:
-        """Note that a client says that `chain` will be fetched soon."""
+        """Note that `chain` will be fetched soon: a client says so, or said when."""
         ...
 
     def paused(self, chain: Sequence[BlockKey], state: AgentState, now_ns: int) -> None:
-        """Note that a turn ended after `chain`, and why."""
+        """Note that a turn ended after `chain`, and why, and nobody knows until when."""
         ...
 
     def fetched(self, chain: Sequence[BlockKey], now_ns: int) -> None:

@@ -19,7 +19,8 @@ class SessionAware(LeveledLru):
 
     A tool answers within seconds where a person takes minutes, so a chain that paused for one
     is kept while those that wait are no more than half of all; beyond that the one that has
-    waited longest goes first. Without notes it is plain chain LRU.
+    waited longest goes first. What is known to take a minute or more is noted as a person's pause
+    until it is nearly over. Without notes it is plain chain LRU.
 
     Source: the pins of Continuum (arXiv 2511.02230), with a share in place of its deadline:
     replications found that per-tool deadlines gain nothing.

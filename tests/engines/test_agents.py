@@ -7,6 +7,7 @@ hears is read off policies that write it down.
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
+from math import inf, nan
 from typing import Any, Final
 
 import pytest
@@ -200,7 +201,10 @@ def test_blocks_are_asked_for_before_a_tool_should_be_back(
     with session.tool(expected_s=1.1):
         keys = _hint(noting_daemon, "hinted")["keys"]
     assert keys == [key.hex() for key in engine.namespace.keys(session.tokens)]
-    assert _hint(noting_daemon, "paused", "tool_call")["keys"] == keys
+    # It waits for a tool, and when that is nearly over it still does.
+    eventually(lambda: len(heard(noting_daemon, "note")) == 2)
+    assert [each["state"] for each in heard(noting_daemon, "note")] == ["tool_call"] * 2
+    assert heard(noting_daemon, "paused") == [], "nothing is left to be guessed"
 
 
 def test_a_tool_that_is_back_early_has_nothing_asked_for(
@@ -211,8 +215,8 @@ def test_a_tool_that_is_back_early_has_nothing_asked_for(
     with session.tool(expected_s=59), pytest.raises(ZeroDivisionError), session.tool(600):
         raise ZeroDivisionError
     # One that takes minutes is no reason to keep its agent's blocks in memory.
-    _hint(noting_daemon, "paused", "turn_ended")
-    _hint(noting_daemon, "paused", "tool_call")
+    _hint(noting_daemon, "note", "turn_ended")
+    _hint(noting_daemon, "note", "tool_call")
     assert heard(noting_daemon, "hinted") == []
 
 
@@ -392,6 +396,14 @@ def test_one_of_the_options_comes_out(
 def test_what_makes_no_sense_is_refused_by_name(make: Callable[[], Any], field: str) -> None:
     with pytest.raises(InvalidRequest, match=field):
         make()
+
+
+@pytest.mark.parametrize("expected_s", [-0.1, nan, inf, 24 * 3600 + 1])
+def test_a_tool_that_no_time_is_known_of_is_refused_by_name(expected_s: float) -> None:
+    session = _session(ServerEngine("http://localhost", "m"))
+    refused = pytest.raises(InvalidRequest, match=f"expected_s is {expected_s}: give 0 to 86400")
+    with refused, session.tool(expected_s):
+        raise AssertionError("it begins")
 
 
 @pytest.mark.parametrize("wrong", ["refuses", "breaks off", "tells no tokens", "says an error"])

@@ -79,7 +79,7 @@ def prefetching(make: type[OnHint]) -> Driver:
 def test_a_conversation_comes_back_shortly_before_its_next_turn() -> None:
     driver = prefetching(NextTurn)
     driver.pass_time(1000)
-    driver.feed(ev.EndTurn(0, spelled("ab"), state="tool_call"))
+    driver.feed(ev.EndTurn(1, 0, spelled("ab"), state="tool_call"))
     assert driver.store.next_wakeup_ns() == 1000 + GAP_NS // 2
     driver.pass_time(GAP_NS // 2)
     assert [start.urgency for start in driver.of(ev.StartMoves)] == ["prefetch"]
@@ -90,9 +90,9 @@ def test_a_conversation_comes_back_shortly_before_its_next_turn() -> None:
 
 def test_a_conversation_that_is_back_or_over_is_not_prefetched() -> None:
     driver = prefetching(NextTurn)
-    driver.feed(ev.EndTurn(0, spelled("cd"), state="tool_call"))
+    driver.feed(ev.EndTurn(1, 0, spelled("cd"), state="tool_call"))
     driver.feed(ev.EndSession(0, spelled("cd"), shared=0))
-    driver.feed(ev.EndTurn(0, spelled("wxyz"), state="tool_call"))
+    driver.feed(ev.EndTurn(1, 0, spelled("wxyz"), state="tool_call"))
     driver.release(driver.fetch("wxyz!").lease)
     driver.pass_time(GAP_NS)
     assert not driver.moves
@@ -150,7 +150,7 @@ def test_what_clients_say_of_blocks_reaches_the_policy() -> None:
     policies = Policies(Notebook, AlwaysAdmit, NeverPromote())
     driver = Driver(store_config(tier("host", 8), policies=policies), page_layout("m"))
     driver.publish("ab")
-    driver.feed(ev.EndTurn(0, spelled("ab"), ("system", "thinking"), "tool_call"))
+    driver.feed(ev.EndTurn(1, 0, spelled("ab"), ("system", "thinking"), "tool_call"))
     driver.feed(ev.EndSession(0, spelled("ab"), shared=1))
     keys = spelled("ab")
     assert Notebook.notes == [

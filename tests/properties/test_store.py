@@ -24,7 +24,7 @@ from tierd.control import laws
 from tierd.control.config import Limits, StoreConfig
 from tierd.control.store import Store
 from tierd.core.keys import BlockKey
-from tierd.core.units import PAGE_BYTES
+from tierd.core.units import NS_PER_S, PAGE_BYTES
 
 LIMITS = Limits(
     leases_per_session_max=6,
@@ -32,6 +32,7 @@ LIMITS = Limits(
     slots_per_publish_max=4,
     write_batch_bytes=2 * PAGE_BYTES,
     write_batches_max=2,
+    expected_blocks_max=20,
 )
 
 LAYOUTS = (page_layout("one shard"), page_layout("two shards", shards=2))
@@ -46,6 +47,7 @@ parts = st.sampled_from([0, 0, 1])
 waits = st.sampled_from([0, 0, 3, 15])
 stagings = st.sampled_from([ev.STAGE_ALL, ev.STAGE_ALL, 0, 1, 3])
 firsts = st.sampled_from([0, 0, 1, 3])
+pauses = st.sampled_from([0, NS_PER_S - 1, NS_PER_S + 5, NS_PER_S + 15, 90 * NS_PER_S])
 rarely = st.sampled_from([False, False, False, True])
 faults: st.SearchStrategy[Fault] = st.sampled_from([None, None, None, "source", "target"])
 
@@ -196,11 +198,20 @@ class StoreMachine(RuleBasedStateMachine):
         keys = chain_to(namespace, path)
         self.oracle.ask(ev.Pin(self._session(data), self._request(), namespace, keys, ttl))
 
-    @rule(namespace=namespaces, path=chains, shared=st.integers(0, 3))
-    def hint(self, namespace: int, path: bytes, shared: int) -> None:
+    @rule(
+        data=st.data(),
+        namespace=namespaces,
+        path=chains,
+        shared=st.integers(0, 3),
+        expected_ns=pauses,
+    )
+    def hint(
+        self, data: st.DataObject, namespace: int, path: bytes, shared: int, expected_ns: int
+    ) -> None:
         keys = chain_to(namespace, path)
         self.oracle.feed(ev.Prefetch(namespace, keys))
-        self.oracle.feed(ev.EndTurn(namespace, keys))
+        session = self._session(data)
+        self.oracle.feed(ev.EndTurn(session, namespace, keys, expected_ns=expected_ns))
         if shared:
             self.oracle.feed(ev.EndSession(namespace, keys, shared - 1))
 

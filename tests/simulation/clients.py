@@ -13,12 +13,17 @@ from tests.simulation.mediums import HOST, LAYOUTS, TORN, Place, bytes_of
 from tests.simulation.world import World
 from tierd.control import events as ev
 from tierd.core.keys import BlockKey
+from tierd.core.notes import AgentState
+from tierd.core.units import NS_PER_S
 
 Life = Generator[int | None, None, None]
 
 _TRUNKS = (b"aaaaaa", b"aaabbb", b"abcabc", b"bbbbbb")
 _STALL_NS = 150
 _PATIENCE_NS = 1000
+_PAUSES: tuple[AgentState, ...] = ("tool_call", "turn_ended")
+_EXPECTED_NS = (1, NS_PER_S, NS_PER_S + 5, NS_PER_S + 20, NS_PER_S + 60, 90 * NS_PER_S)
+"""Some are due at once, most while the client goes on, and one when it has long been gone."""
 
 
 def chain_to(namespace: int, path: bytes) -> list[BlockKey]:
@@ -144,7 +149,9 @@ class Client:
         elif kind == 3:
             self._send(ev.Prefetch(namespace, keys))
         elif kind == 4:
-            self._send(ev.EndTurn(namespace, keys))
+            state = self._rng.choice(_PAUSES)
+            expected_ns = self._rng.choice([0, *_EXPECTED_NS])
+            self._send(ev.EndTurn(self.number, namespace, keys, (), state, expected_ns))
         else:
             self._send(ev.EndSession(namespace, keys, part))
 
@@ -313,6 +320,8 @@ class Prober(Client):
                     body = yield from self._ask(request, fetch)
                     assert isinstance(body, ev.Fetched), body
                     fetched = body
+                    if fetched.blocks < len(keys):
+                        self._send(ev.Release(self.number, fetched.lease))
             assert fetched.blocks == len(keys), ("published and lost", namespace, fetched)
             yield from self._read(namespace, keys, fetched)
             self.passed += 1

@@ -26,10 +26,3 @@ def test_what_is_simulated_goes_wrong_as_it_should() -> None:
     assert sum(outcome.spoilt for outcome in outcomes) > 10
     assert sum(outcome.recoveries for outcome in outcomes) > 20
     assert sum(outcome.misses for outcome in outcomes) > 20
-
-
-@pytest.mark.parametrize("seed", [1723])
-def test_seeds_that_failed_once(seed: int) -> None:
-    """A seal touched a parent that was lost and published anew, and pinned: the policies took
-    the new one, which they are not to know, for the old one under the lease."""
-    run_seed(seed)

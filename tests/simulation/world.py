@@ -79,6 +79,7 @@ def random_config(rng: Random) -> StoreConfig:
         write_batches_max=rng.randint(1, 3),
         writes_tried_max=rng.randint(1, 4),
         write_retry_ns=rng.randint(1, 10),
+        expected_blocks_max=rng.randint(4, 16),
     )
     tiers = (
         tier("device", rng.randint(4, 6), region_slots=2),
@@ -318,6 +319,7 @@ class World:
         assert not store.room.apart, ("set apart for ever", store.room.apart)
         assert len(store.waiting) == 0, "requests that wait for ever"
         assert len(store.persisting) == 0, "requests that wait for ever"
+        assert len(store.expecting.returns) == 0, "expected of clients that are gone"
         assert not any(store.room.queued), ("never written", store.room.queued)
         for namespace, spaces in enumerate(store.room.spaces):
             for number, space in enumerate(spaces):

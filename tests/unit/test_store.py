@@ -404,7 +404,7 @@ def test_a_turn_that_ends_is_written_first() -> None:
     driver.publish("abcd")
     driver.publish("mno")
     driver.publish("x")
-    driver.feed(ev.EndTurn(0, spelled("x")))
+    driver.feed(ev.EndTurn(1, 0, spelled("x")))
     driver.end_moves()
     assert next(iter(driver.moves.values())).key == b"x"
 
@@ -941,3 +941,20 @@ def test_who_waits_for_a_block_that_is_published_anew_does_not_read_the_moves_sl
     driver.publish("a")
     driver.end_moves()
     assert driver.of(ev.Landed) == [ev.Landed(1, waiting.lease, failed=(0,))]
+
+
+def test_a_seal_does_not_touch_a_parent_that_was_published_anew_and_pinned() -> None:
+    """Policies heard of the new one, which they are not to know, for the old one of the lease."""
+    driver = with_disk()
+    driver.publish("a")
+    driver.settle()
+    reserved = driver.reserve("ab")
+    for tier_, slot in enumerate(driver.store.catalog.blocks[BlockKey(b"a")].slots):
+        assert slot is not None
+        driver.feed(ev.CopyCorrupt(BlockKey(b"a"), tier_, slot))
+    assert driver.tiers_of("a") == ()
+    driver.publish("a")
+    assert driver.ask(ev.Pin(1, 9, 0, spelled("a"), 100), ev.Pinned) == ev.Pinned(1)
+    driver.seal(reserved.lease, 1)
+    driver.settle()
+    assert driver.tiers_of("a") == driver.tiers_of("ab") == ("host", "disk")

@@ -268,7 +268,7 @@ def test_a_conversation_of_one_block_is_back_when_that_is_fetched_among_others()
     policies = Policies(ChainLRU, AlwaysAdmit, NeverPromote(), NextTurn)
     driver = host_only(policies=policies)
     driver.publish_apart("ab")
-    driver.feed(ev.EndTurn(0, each("a"), state="tool_call"))
+    driver.feed(ev.EndTurn(1, 0, each("a"), state="tool_call"))
     assert driver.store.next_wakeup_ns() is not None
     driver.release(driver.fetch_apart("ab").lease)
     driver.pass_time(WRITE_LEASE_NS)

@@ -33,10 +33,11 @@ class Limits:
     A session, lease or waiting fetch too many is answered with `Overloaded`; a name too many, for
     a namespace that has one, is forgotten; a publish gets at most `slots_per_publish_max` slots at
     once; pins beyond `pinned_ratio_max` of the entry tier are cut short, and those for longer than
-    `pin_ns_max` end then; `write_batches_max` batches of `write_batch_bytes` are under way to a
-    colder tier, and the rest waits in its slots. A block whose write fails is tried
-    `writes_tried_max` times in all, the first time again after `write_retry_ns`, then after twice
-    as long each time.
+    `pin_ns_max` end then; of pauses of which it is known how long they are those that end last are
+    forgotten beyond `expected_blocks_max` blocks; `write_batches_max` batches of
+    `write_batch_bytes` are under way to a colder tier, and the rest waits in its slots. A block
+    whose write fails is tried `writes_tried_max` times in all, the first time again after
+    `write_retry_ns`, then after twice as long each time.
     """
 
     sessions_max: int = 256
@@ -47,6 +48,7 @@ class Limits:
     slots_per_publish_max: int = 65536
     pinned_ratio_max: float = 0.5
     pin_ns_max: int = 24 * 3600 * NS_PER_S
+    expected_blocks_max: int = 1 << 20
     write_batches_max: int = 3  # two are written while one is synced and recorded
     write_batch_bytes: int = 32 << 20
     writes_tried_max: int = 5

@@ -203,12 +203,17 @@ class EndTurn:
     """The conversation pauses after `keys`: keep it warm, and write it down first.
 
     `classes` are what the leading blocks are. `state`: what is waited for, a tool or a person.
+    `expected_ns`: how long that is expected to take, from now; 0: nobody knows. Shortly before,
+    the chain is brought to the entry tier, unless its conversation goes on or ends, or the
+    session does.
     """
 
+    session: int
     namespace: int
     keys: Sequence[BlockKey]
     classes: Sequence[BlockClass] = ()
     state: AgentState = "turn_ended"
+    expected_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

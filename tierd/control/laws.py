@@ -123,7 +123,10 @@ def _tokens_add_up(store: Store) -> None:
 
 
 def _caps_hold(store: Store) -> None:
-    """Law 7: no tier lends more than it has."""
+    """Law 7: no tier lends more than it has, and no more is expected than may be."""
+    returns, blocks_max = store.expecting.returns, store.config.limits.expected_blocks_max
+    assert len(returns) <= returns.blocks <= blocks_max, ("law 7: expected", returns.blocks)
+    assert returns.sessions() <= store.sessions.keys(), ("law 7: expected", returns.sessions())
     for tier, budget in enumerate(store.room.budgets):
         lent = sum(
             (len(spaces[tier].regions) + len(spaces[tier].returning)) * spaces[tier].region_bytes

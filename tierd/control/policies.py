@@ -77,11 +77,11 @@ class Prefetch(Protocol):
     """Decides which chains to bring to the entry tier before they are asked for."""
 
     def hinted(self, chain: Sequence[BlockKey]) -> None:
-        """Note that a client says that `chain` will be fetched soon."""
+        """Note that `chain` will be fetched soon: a client says so, or said when."""
         ...
 
     def paused(self, chain: Sequence[BlockKey], state: AgentState, now_ns: int) -> None:
-        """Note that a turn ended after `chain`, and why."""
+        """Note that a turn ended after `chain`, and why, and nobody knows until when."""
         ...
 
     def fetched(self, chain: Sequence[BlockKey], now_ns: int) -> None:

@@ -15,12 +15,12 @@ from tierd.control import events as ev
 from tierd.control.catalog import Block, Catalog, Namespace
 from tierd.control.config import StoreConfig
 from tierd.control.counts import Counts
+from tierd.control.expecting import Expecting
 from tierd.control.incoming import Incoming, is_joinable
 from tierd.control.leases import Lease, LeaseTable, Session
 from tierd.control.moves import Moves, MoveState, Waiter
 from tierd.control.persisting import Persisting
 from tierd.control.planner import best_tiers, plan_fetch, stage, wait_for
-from tierd.control.policies import Prefetch
 from tierd.control.recovery import parents_first, recover
 from tierd.control.room import Room
 from tierd.control.waiting import Waiting
@@ -62,7 +62,7 @@ class Store:
         self.sessions: dict[int, Session] = {}
         self.incoming = Incoming(config, self.catalog, self.room)
         self.counts: list[Counts] = []
-        self.prefetching: list[Prefetch] = []
+        self.expecting = Expecting(config, self.room, self.moves, self._readable_prefix)
         self.waiting = Waiting()
         self.persisting = Persisting(self._is_durable, self._is_coming)
         self._handlers: dict[type, Callable[[Any, int], None]] = {
@@ -80,9 +80,9 @@ class Store:
             ev.ReadFailed: self._read_failed,
             ev.Persist: self._persist,
             ev.Pin: self._pin,
-            ev.Prefetch: self._prefetch,
-            ev.EndTurn: self._end_turn,
-            ev.EndSession: self._end_session,
+            ev.Prefetch: self.expecting.prefetch,
+            ev.EndTurn: self.expecting.end_turn,
+            ev.EndSession: self.expecting.end_session,
             ev.Recovered: self._recovered,
             ev.CopyCorrupt: self._copy_corrupt,
             ev.MovesDone: self._moves_done,
@@ -113,7 +113,7 @@ class Store:
             self.leases.next_expiry_ns(),
             self.moves.next_wakeup_ns(),
             self.incoming.next_expiry_ns(),
-            *(policy.next_ns() for policy in self.prefetching),
+            self.expecting.next_ns(),
         )
         return min((time for time in times if time is not None), default=None)
 
@@ -138,6 +138,7 @@ class Store:
             else:
                 self._end_lease(lease)
         self.waiting.forget(event.session)
+        self.expecting.returns.forget(event.session)
         self.persisting.forget(event.session)
         self._retry(aborted, now_ns)
 
@@ -178,7 +179,7 @@ class Store:
         self.catalog.namespaces.append(namespace)
         self.catalog.names[name] = namespace
         self.counts.append(Counts(layout.block_tokens))
-        self.prefetching.append(self.config.policies.prefetch())
+        self.expecting.add_namespace()
         tiers = range(len(self.config.tiers))
         bytes_ = layout.block_bytes
         self.room.add_namespace(
@@ -214,8 +215,7 @@ class Store:
 
     def _fetch(self, event: ev.Fetch, now_ns: int) -> None:
         keys, first = event.keys, event.first
-        for chain in ([key] for key in keys) if event.apart else (keys,):
-            self.prefetching[event.namespace].fetched(chain, now_ns)
+        self.expecting.fetched(event, now_ns)
         held = self._held(event)
         if self._should_wait(event, len(held), now_ns):
             return
@@ -249,7 +249,7 @@ class Store:
         self._reply(event, body)
         if held:
             self._outbox.add(ev.Defer(ev.Touched(event.namespace, keys[: len(held)])))
-        self._bring_due(event.namespace, now_ns)
+        self.expecting.bring_due(event.namespace, now_ns)
 
     def _stage(self, event: ev.Stage, now_ns: int) -> None:
         lease = self.leases.leases.get(event.lease)
@@ -482,8 +482,6 @@ class Store:
         due = self.room.is_due(key, self.config.entry + 1)
         return due and not self.moves.is_stalled(key)
 
-    # ---- hints
-
     def _pin(self, event: ev.Pin, now_ns: int) -> None:
         quota = self.room.budgets[self.config.entry].bytes_max * self.config.limits.pinned_ratio_max
         block_bytes = self.catalog.namespaces[event.namespace].layout.block_bytes
@@ -497,38 +495,6 @@ class Store:
             self.leases.add(lease)
             self.room.pin(held)
         self._reply(event, ev.Pinned(len(held)))
-
-    def _prefetch(self, event: ev.Prefetch, now_ns: int) -> None:
-        self.prefetching[event.namespace].hinted(event.keys)
-        self._bring_due(event.namespace, now_ns)
-
-    def _bring_due(self, namespace: int, now_ns: int) -> None:
-        for chain in self.prefetching[namespace].due(now_ns):
-            self._bring(namespace, chain)
-
-    def _bring(self, namespace: int, keys: Sequence[BlockKey]) -> None:
-        """Have the held prefix of `keys` come to the entry tier, as far as there is room."""
-        held = self._readable_prefix(namespace, keys)
-        entry = self.config.entry
-        cold = [b for b in held if self._found_in(b) > entry and b.key not in self.moves.by_key]
-        slots = self.room.take(namespace, entry, len(cold)) if cold else []
-        for block, slot in zip(cold, slots, strict=False):
-            self.moves.start(block, self._found_in(block), entry, slot, "prefetch")
-        self.room.touch(namespace, held)
-
-    def _end_turn(self, event: ev.EndTurn, now_ns: int) -> None:
-        held = self._readable_prefix(event.namespace, event.keys)
-        self.room.touch(event.namespace, held)
-        self.room.note(event.namespace, held, event.classes, event.state)
-        self.prefetching[event.namespace].paused(event.keys, event.state, now_ns)
-        self.moves.hurry(held, self.config.entry)
-
-    def _end_session(self, event: ev.EndSession, now_ns: int) -> None:
-        held = self._readable_prefix(event.namespace, event.keys)[event.shared :]
-        self.room.note(event.namespace, held, (), "session_ended")
-        self.prefetching[event.namespace].paused(event.keys, "session_ended", now_ns)
-        for policy in self.room.policies[event.namespace]:
-            policy.cool([block.key for block in held])
 
     # ---- ends of actions
 
@@ -604,8 +570,7 @@ class Store:
     def _tick(self, event: ev.Tick, now_ns: int) -> None:
         for waiting in self.waiting.pop_over(now_ns):
             self._handlers[type(waiting)](waiting, now_ns)
-        for namespace in range(len(self.prefetching)):
-            self._bring_due(namespace, now_ns)
+        self.expecting.tick(now_ns)
 
     # ---- waiting
 
@@ -665,9 +630,6 @@ class Store:
     def _is_readable(self, block: Block) -> bool:
         pairs = zip(block.slots, self.moves.online, strict=True)
         return any(slot is not None and online for slot, online in pairs)
-
-    def _found_in(self, block: Block) -> int:
-        return best_tiers([block], self.moves.online)[0]
 
     def _reply(self, event: Any, body: ev.ReplyBody) -> None:
         if event.request:

@@ -9,7 +9,8 @@ from tierd.control import events as ev
 from tierd.core.errors import InvalidRequest, TierdError
 from tierd.core.keys import KEY_BYTES, BlockKey, split_keys
 from tierd.core.layouts import LayerGroup, LayoutSpec
-from tierd.core.notes import BLOCK_CLASSES, AgentState, BlockClass
+from tierd.core.notes import BLOCK_CLASSES, EXPECTED_S_MAX, AgentState, BlockClass
+from tierd.core.units import NS_PER_S
 from tierd_proto.v1 import tierd_pb2 as pb
 
 
@@ -265,7 +266,12 @@ class EventReader:
     def _end_turn(self, request: int, body: pb.EndTurn, now_ns: int) -> ev.Event:
         classes = [_CLASSES.get(number, "unknown") for number in body.classes]
         state: AgentState = "tool_call" if body.tool_call else "turn_ended"
-        return ev.EndTurn(body.namespace, self._keys(body.keys), classes, state)
+        expected_ns = body.expected_ns
+        if expected_ns > EXPECTED_S_MAX * NS_PER_S:
+            remedy = f"send at most {EXPECTED_S_MAX * NS_PER_S}, or 0 if nobody knows"
+            raise InvalidRequest("expected_ns", str(expected_ns), remedy)
+        keys = self._keys(body.keys)
+        return ev.EndTurn(self._session, body.namespace, keys, classes, state, expected_ns)
 
     def _end_session(self, request: int, body: pb.EndSession, now_ns: int) -> ev.Event:
         return ev.EndSession(body.namespace, self._keys(body.keys), body.shared)

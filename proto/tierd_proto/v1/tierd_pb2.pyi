@@ -398,16 +398,18 @@ class Prefetch(_message.Message):
     def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ...) -> None: ...
 
 class EndTurn(_message.Message):
-    __slots__ = ("namespace", "keys", "classes", "tool_call")
+    __slots__ = ("namespace", "keys", "classes", "tool_call", "expected_ns")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_NS_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     keys: bytes
     classes: _containers.RepeatedScalarFieldContainer[BlockClass]
     tool_call: bool
-    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., classes: _Optional[_Iterable[_Union[BlockClass, str]]] = ..., tool_call: bool = ...) -> None: ...
+    expected_ns: int
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., classes: _Optional[_Iterable[_Union[BlockClass, str]]] = ..., tool_call: bool = ..., expected_ns: _Optional[int] = ...) -> None: ...
 
 class EndSession(_message.Message):
     __slots__ = ("namespace", "keys", "shared")
