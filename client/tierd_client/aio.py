@@ -105,13 +105,17 @@ class AsyncNamespace:
         """Return the key of every whole block of `tokens`, root first."""
         return self._namespace.keys(tokens)
 
-    async def match(self, chain: Chain) -> Matched:
+    async def match(self, chain: Chain, *, count_missing: bool = False) -> Matched:
         """Return how much of `chain` is held now."""
-        return await self._threads.run(self._namespace.match, chain)
+        return await self._threads.run(self._namespace.match, chain, count_missing=count_missing)
 
-    async def hold(self, chain: Chain, timeout_s: float = 5.0) -> Held:
+    async def hold(
+        self, chain: Chain, timeout_s: float = 5.0, *, count_missing: bool = False
+    ) -> Held:
         """Lease the longest held prefix of `chain` where it is."""
-        return await self._threads.run(self._namespace.hold, chain, timeout_s)
+        return await self._threads.run(
+            self._namespace.hold, chain, timeout_s, count_missing=count_missing
+        )
 
     async def fetch(
         self,

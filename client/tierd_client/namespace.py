@@ -70,18 +70,32 @@ class Namespace:
         """Return the key of every whole block of `tokens`, root first."""
         return chain_keys(self.layout.root, tokens, self.layout.block_tokens)
 
-    def match(self, chain: Chain) -> Matched:
-        """Return how much of `chain` is held now. Leases nothing."""
-        _, reply, by_tier = self._match(chain, _CALL_TIMEOUT_S, hold=False)
+    def match(self, chain: Chain, *, count_missing: bool = False) -> Matched:
+        """Return how much of `chain` is held now. Leases nothing.
+
+        A fetch counts as hit what it found and as missed what it did not. Who asks first and
+        fetches only what is there has the rest counted with `count_missing`.
+        """
+        _, reply, by_tier = self._match(
+            chain, _CALL_TIMEOUT_S, hold=False, count_missing=count_missing
+        )
         return Matched(reply.blocks, by_tier, tuple(reply.further))
 
-    def hold(self, chain: Chain, timeout_s: float = _CALL_TIMEOUT_S) -> Held:
+    def hold(
+        self,
+        chain: Chain,
+        timeout_s: float = _CALL_TIMEOUT_S,
+        *,
+        count_missing: bool = False,
+    ) -> Held:
         """Lease the longest held prefix of `chain` where it is: nothing of it goes meanwhile.
 
-        Whoever fetches it does that as always, from any process. Neither hit nor miss is counted.
+        Whoever fetches it does that as always, from any process. `count_missing` as of `match`.
         Waits for the daemon for up to `timeout_s`.
         """
-        connection, reply, by_tier = self._match(chain, timeout_s, hold=True)
+        connection, reply, by_tier = self._match(
+            chain, timeout_s, hold=True, count_missing=count_missing
+        )
         if connection is None or not reply.lease:
             return Held(0, {}, None)
         renewal = Renewal(connection, reply.lease, reply.term_ns / 1e9)
@@ -403,7 +417,7 @@ class Namespace:
         return summary(connection, reply, delivery, seconds), reservation
 
     def _match(
-        self, chain: Chain, timeout_s: float, *, hold: bool
+        self, chain: Chain, timeout_s: float, *, hold: bool, count_missing: bool
     ) -> tuple[Connection | None, pb.MatchReply, dict[str, int]]:
         """Return the reply, empty if there is none, who gave it, and what is in which tier."""
         keys = self._keys(chain)
@@ -411,7 +425,7 @@ class Namespace:
         if reached is None or not keys:
             return None, pb.MatchReply(), {}
         connection, opened = reached
-        body = pb.Match(**_about(opened, keys), hold=hold)
+        body = pb.Match(**_about(opened, keys), hold=hold, count_missing=count_missing)
         future = connection.stream.ask(match=body)
         reply = self._wait(future, timeout_s)
         if reply is None:

@@ -102,9 +102,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), namespace=namespaces, path=chains)
     def match(self, data: st.DataObject, namespace: int, path: bytes) -> None:
         keys, apart = self._keys(data, namespace, path)
-        hold = data.draw(st.booleans(), "hold")
+        hold, counted = data.draw(st.booleans(), "hold"), data.draw(st.booleans(), "counted")
         session, request = self._session(data), self._request()
-        self.oracle.ask(ev.Match(session, request, namespace, keys, hold, apart))
+        self.oracle.ask(ev.Match(session, request, namespace, keys, hold, apart, counted))
 
     @rule(data=st.data(), namespace=namespaces, path=chains, wait=waits, part=parts)
     def reserve(

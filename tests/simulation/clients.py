@@ -134,7 +134,9 @@ class Client:
         if kind == 0:
             request = self._world.next_request()
             hold = self._rng.random() < 0.5
-            match = ev.Match(self.number, request, namespace, keys, hold)
+            match = ev.Match(
+                self.number, request, namespace, keys, hold, count_missing=self._rng.random() < 0.5
+            )
             body = yield from self._ask(request, match)
             if isinstance(body, ev.Matched) and body.lease and self._rng.random() < 0.8:
                 self._send(ev.Release(self.number, body.lease))

@@ -133,6 +133,20 @@ def test_what_is_held_stays_and_is_not_counted() -> None:
     assert nothing == ev.Matched(0, (0,))
 
 
+def test_what_is_missing_is_counted_where_no_fetch_will_ask_for_it() -> None:
+    driver = host_only()
+    driver.publish("abc")
+    counts = driver.store.counts[0]
+    driver.ask(ev.Match(1, 9, 0, spelled("abcd"), count_missing=True), ev.Matched)
+    assert (counts.requests, counts.tokens_asked, counts.tokens_missed) == (0, 4, 4)
+    driver.fetch("abc")
+    assert (counts.requests, counts.tokens_asked, counts.tokens_missed) == (1, 16, 4)
+    driver.ask(ev.Match(1, 9, 0, spelled("xy"), hold=True, count_missing=True), ev.Matched)
+    assert (counts.requests, counts.tokens_asked, counts.tokens_missed) == (2, 24, 12)
+    driver.ask(ev.Match(1, 9, 0, (), count_missing=True), ev.Matched)
+    assert counts.requests == 2
+
+
 def test_a_hold_counts_against_the_leases_of_a_session() -> None:
     driver = host_only(limits=Limits(leases_per_session_max=1))
     driver.publish("a")

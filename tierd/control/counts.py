@@ -29,6 +29,15 @@ class Counts:
         for tier, blocks in Counter(found).items():
             self.tokens_hit[tier] += blocks * self.block_tokens
 
+    def count_missing(self, missed: int, *, of: int) -> None:
+        """Count so many `of` the blocks of a request as missed, of which no fetch will tell.
+
+        What is left of it is counted when it is fetched, and so is the request.
+        """
+        self.requests += missed == of
+        self.tokens_asked += missed * self.block_tokens
+        self.tokens_missed += missed * self.block_tokens
+
     def count_lost(self, found: Sequence[int]) -> None:
         """Count blocks that were found in these tiers as missed after all."""
         for tier in found:

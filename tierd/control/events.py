@@ -53,7 +53,10 @@ class OpenNamespace:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Say how much is held, and if `hold`, lease it: nothing is read or moved, but it stays."""
+    """Say how much is held, and if `hold`, lease it: nothing is read or moved, but it stays.
+
+    `count_missing`: count the rest as missed, since no fetch will ask for it.
+    """
 
     session: int
     request: int
@@ -61,6 +64,7 @@ class Match:
     keys: Sequence[BlockKey]
     hold: bool = False
     apart: bool = False
+    count_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,6 +211,9 @@ class Store:
             lease.first = len(held)
             matched = replace(matched, lease=lease.number, term_ns=term_ns)
             self.room.touch(event.namespace, held)
+        missing = len(event.keys) - len(held) - len(further)
+        if event.count_missing and missing:
+            self.counts[event.namespace].count_missing(missing, of=len(event.keys))
         self._reply(event, matched)
 
     def _fetch(self, event: ev.Fetch, now_ns: int) -> None:

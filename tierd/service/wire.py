@@ -209,7 +209,15 @@ class EventReader:
 
     def _match(self, request: int, body: pb.Match, now_ns: int) -> ev.Event:
         keys = self._keys(body.keys)
-        return ev.Match(self._session, request, body.namespace, keys, body.hold, body.apart)
+        return ev.Match(
+            self._session,
+            request,
+            body.namespace,
+            keys,
+            body.hold,
+            body.apart,
+            body.count_missing,
+        )
 
     def _fetch(self, request: int, body: pb.Fetch, now_ns: int) -> ev.Event:
         part = body.part if body.reserve else None

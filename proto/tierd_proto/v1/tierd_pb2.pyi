@@ -192,16 +192,18 @@ class LayerGroup(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., layers: _Optional[int] = ..., kv_heads: _Optional[int] = ..., head_size: _Optional[int] = ..., planes: _Optional[int] = ..., window_tokens: _Optional[int] = ..., state_bytes: _Optional[int] = ...) -> None: ...
 
 class Match(_message.Message):
-    __slots__ = ("namespace", "keys", "hold", "apart")
+    __slots__ = ("namespace", "keys", "hold", "apart", "count_missing")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     HOLD_FIELD_NUMBER: _ClassVar[int]
     APART_FIELD_NUMBER: _ClassVar[int]
+    COUNT_MISSING_FIELD_NUMBER: _ClassVar[int]
     namespace: int
     keys: bytes
     hold: bool
     apart: bool
-    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., hold: bool = ..., apart: bool = ...) -> None: ...
+    count_missing: bool
+    def __init__(self, namespace: _Optional[int] = ..., keys: _Optional[bytes] = ..., hold: bool = ..., apart: bool = ..., count_missing: bool = ...) -> None: ...
 
 class MatchReply(_message.Message):
     __slots__ = ("blocks", "by_tier", "lease", "term_ns", "further")
