@@ -116,7 +116,9 @@ class Reservation:
     ) -> None:
         memory = connection.memory if connection is not None else None
         if reply is not None and reply.lease and memory is not None and not memory.begin_writing():
-            connection = reply = None
+            # The daemon has been told that this process has let go: nobody may write any more.
+            connection = None
+            reply = pb.ReserveReply(declined=reply.declined + sum(reply.grant_count))
         self._connection = connection
         self._layout = layout
         self._lease = reply.lease if reply else 0

@@ -21,9 +21,11 @@ from tierd_client import (
     LayoutSpec,
     Namespace,
     NamespaceConflict,
+    Reservation,
     connect,
     opaque_layout,
 )
+from tierd_proto.v1 import tierd_pb2 as pb
 
 
 def _publish(
@@ -164,3 +166,16 @@ def test_nothing_asked_is_nothing_found(client: Client) -> None:
     assert len(kv.fetch_views([])) == 0
     assert kv.reserve([]).indices == ()
     assert kv.fetch([1, 2, 3], bytearray()).blocks == 0, "less than a block of tokens"
+
+
+def test_what_may_not_be_written_any_more_is_declined(client: Client) -> None:
+    connection = client.connection()
+    assert connection is not None
+    assert connection.memory is not None
+    connection.memory.close()
+    granted = pb.ReserveReply(
+        lease=1, declined=2, grant_index=[0, 4], grant_slot=[8, 3], grant_count=[3, 1]
+    )
+    reservation = Reservation(connection, None, LAYOUT, 0, granted)
+    assert (reservation.indices, reservation.declined) == ((), 6)
+    assert reservation.seal() == 0
