@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Iterable
 from typing import Any, Final, Self
 
 import grpc
@@ -78,6 +79,17 @@ class Client:
         """Names of the daemon's tiers, hottest first; empty while it is away."""
         connection = self.connection()
         return connection.tiers if connection else ()
+
+    def maps(self, tiers: Iterable[str]) -> bool:
+        """Say whether this process sees the bytes of all these tiers in its own memory.
+
+        False while the daemon is away, for tiers that it has not, and over the network.
+        """
+        connection = self.connection()
+        if connection is None or not connection.maps_all:
+            return False
+        mapped = dict(zip(connection.tiers, connection.mapped, strict=True))
+        return all(mapped.get(tier, False) for tier in tiers)
 
     def open(self, layout: LayoutSpec, name: str = "") -> Namespace:
         """Return the namespace of `layout`, opening it in the daemon.

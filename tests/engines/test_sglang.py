@@ -25,7 +25,7 @@ from tests.engines.sglang_contract import MhaPool, MlaPool, Pool, StorageConfig,
 from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import Daemon, eventually
 from tierd.core.errors import InvalidRequest
-from tierd.core.units import MiB
+from tierd.core.units import KiB, MiB
 from tierd_client.engines.sglang import TierdStorage
 
 MHA_LAYOUTS = ("layer_first", "page_first", "page_first_direct", "page_head")
@@ -169,6 +169,22 @@ def test_a_page_that_is_missing_does_not_come(daemon: Daemon, attach: Attach) ->
     assert storage.batch_get_v1(asked, places([4, 5, 6])) == [False, True, True]
     assert all(map(torch.equal, flat(pool, [5, 6]), written))
     assert storage.batch_get_v1([], places([0])[:0]) == []
+
+
+def test_pages_that_find_no_room_are_told(start_daemon: StartDaemon, attach: Attach) -> None:
+    daemon = start_daemon(tiers__host__bytes=128 * KiB)
+    pool, everywhere = MhaPool("layer_first", page_num=100), places(list(range(100)))
+    storage = attach(daemon.address, pool, StorageConfig())
+    keys = chain("room", 100)
+    written = fill(pool, list(range(100)), 1)
+    kept = storage.batch_set_v1(keys, everywhere)
+    count = kept.count(True)
+    assert 0 < count < 100
+    assert kept == [True] * count + [False] * (100 - count)
+    assert storage.batch_exists(keys) == count
+    pool.kv_buffer.zero_()
+    assert storage.batch_get_v1(keys, everywhere) == kept
+    assert all(map(torch.equal, flat(pool, list(range(count))), written[:count]))
 
 
 def test_a_page_is_there_when_every_rank_stored_its_part(daemon: Daemon, attach: Attach) -> None:

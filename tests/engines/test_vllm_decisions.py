@@ -12,7 +12,7 @@ import pytest
 from tierd.core.errors import InvalidRequest
 from tierd.core.keys import BlockKey
 from tierd_client.engines.vllm.matching import Ask, Matcher
-from tierd_client.engines.vllm.paying import Rates
+from tierd_client.engines.vllm.paying import FIRST_LOADS, Offer, Rates
 from tierd_client.engines.vllm.settings import Settings, keep_requests_alive, settings_of
 
 
@@ -66,50 +66,124 @@ def test_a_lost_block_is_computed_anew_whatever_was_configured(
     assert not caplog.text
 
 
-def test_nothing_is_declined_before_there_are_measurements() -> None:
-    rates = Rates()
-    for _ in range(8):
-        rates.computed(1000, 0.001)
-    assert not rates.known
-    for _ in range(8):
-        rates.loaded({"disk": 1000}, 1.0, 1.1)
-    assert rates.known
+def offer(tokens: int, **blocks: int) -> Offer:
+    return Offer(tokens, blocks)
+
+
+def weighing(made: Rates) -> Rates:
+    """Return rates that are past the first loads."""
+    for _ in range(FIRST_LOADS):
+        assert made.best([offer(1, host=1)])
+    return made
+
+
+def rates(prompt_s: float = 1.0) -> Rates:
+    """Return rates of an engine for which 1000 tokens of a prompt take so long."""
+    made = weighing(Rates())
+    made.computed(1000, prompt_s + 0.5)
+    made.computed(0, 0.5)
+    return made
 
 
 def test_a_load_pays_where_computing_takes_longer() -> None:
-    rates = Rates()
-    rates.computed(1000, 1.0)
-    rates.loaded({"host": 1_000_000}, 0.1, 0.1)
-    rates.loaded({"disk": 1_000_000}, 1.0, 1.0)
-    assert rates.worth({"host": 1_000_000}, 1000) == pytest.approx(0.9)
-    assert rates.worth({"disk": 1_000_000}, 500) == pytest.approx(-0.5)
-    assert rates.compute_s(500) == pytest.approx(0.5)
+    found = rates()
+    found.loaded({"disk": 8}, 1.0, 1.0)
+    assert found.load_s({"disk": 8}) == pytest.approx(1.0)
+    assert found.best([offer(1100, disk=8)]) == offer(1100, disk=8)
+    assert found.best([offer(900, disk=8)]) is None
 
 
-def test_steps_of_a_few_tokens_are_not_how_fast_prompts_are_computed() -> None:
-    rates = Rates()
-    rates.computed(1000, 1.0)
-    rates.computed(1, 1.0)
-    assert rates.compute_s(1000) == pytest.approx(1.0)
+def test_a_step_takes_its_time_for_a_prompt_that_was_loaded_too() -> None:
+    found = rates(prompt_s=0.1)
+    assert found.compute_s(1000) == pytest.approx(0.1)
+    found.loaded({"host": 8}, 0.2, 0.2)
+    assert found.best([offer(1000, host=8)]) is None
+
+
+def test_a_long_prompt_is_not_taken_for_free_where_short_ones_are() -> None:
+    found = weighing(Rates())
+    found.computed(64, 0.5)
+    found.computed(0, 0.5)
+    found.loaded({"host": 8}, 0.2, 0.2)
+    assert found.best([offer(64, host=8)]) is None
+    assert found.best([offer(1000, host=8)])
+
+
+def test_what_passes_until_a_load_is_noticed_counts() -> None:
+    found = rates()
+    found.loaded({"host": 8}, 0.1, 1.1)
+    assert found.load_s({"host": 8}) == pytest.approx(1.1)
+    found.loaded({"host": 8}, 0.1, 0.1)
+    assert found.load_s({"host": 8}) == pytest.approx(0.85)
+
+
+def test_a_part_is_loaded_where_the_rest_does_not_pay() -> None:
+    found = rates()
+    found.loaded({"host": 8}, 0.1, 0.1)
+    found.loaded({"disk": 8}, 3.0, 3.0)
+    host, both = offer(1000, host=8), offer(2000, host=8, disk=8)
+    assert found.best([host, both]) == host
+
+
+def test_each_size_is_tried_once() -> None:
+    """What a load takes of another size says only how much it takes at least."""
+    found = rates(prompt_s=0.1)
+    found.loaded({"disk": 64}, 0.64, 0.64)
+    assert found.load_s({"disk": 1}) == pytest.approx(0.01)
+    assert found.best([offer(200, disk=1)])
+    found.loaded({"disk": 1}, 0.05, 0.05)
+    assert found.best([offer(200, disk=1)]) is None
+    assert found.load_s({"disk": 2}) == pytest.approx(0.05)
+    assert found.best([offer(8000, disk=64)])
 
 
 def test_what_a_mixed_load_took_is_laid_to_the_slower_tier() -> None:
-    rates = Rates()
-    rates.computed(1000, 1.0)
-    rates.loaded({"host": 1_000_000}, 0.1, 0.1)
-    rates.loaded({"host": 1_000_000, "disk": 1_000_000}, 1.1, 1.1)
-    assert rates.worth({"disk": 1_000_000}, 1000) == pytest.approx(0.0)
+    found = rates()
+    found.loaded({"host": 8}, 0.1, 0.1)
+    found.loaded({"host": 8, "disk": 8}, 1.1, 1.1)
+    assert found.load_s({"host": 8}) == pytest.approx(0.1)
+    assert found.load_s({"disk": 8}) == pytest.approx(1.0)
 
 
-def test_a_bad_minute_is_not_for_ever() -> None:
-    rates = Rates()
-    rates.computed(1000, 1.0)
-    rates.loaded({"disk": 1_000_000}, 10.0, 12.0)
-    for _ in range(100):
-        if rates.worth({"disk": 1_000_000}, 1000) > 0:
-            break
-        rates.declined()
-    assert rates.worth({"disk": 1_000_000}, 1000) > 0
+def test_a_load_that_was_given_up_counts_only_where_it_took_long() -> None:
+    found = rates()
+    found.loaded({"disk": 8}, 0.1, 0.1)
+    found.failed({"disk": 8}, 0.01)
+    assert found.load_s({"disk": 8}) == pytest.approx(0.1)
+    found.failed({"disk": 8}, 5.0)
+    assert found.best([offer(1000, disk=8)]) is None
+
+
+def test_a_bad_minute_is_not_for_ever_and_trying_costs_little() -> None:
+    found = rates()
+    for _ in range(3):
+        found.loaded({"disk": 8}, 3.0, 3.0)
+        declined = 0
+        while found.best([offer(1000, disk=8)]) is None:
+            declined += 1
+        assert declined == 39  # A try loses 2 s, a twentieth of what was computed meanwhile.
+    found.loaded({"disk": 8}, 0.5, 0.5)
+    assert found.best([offer(1000, disk=8)])
+
+
+def test_the_first_loads_are_made_whatever_they_take() -> None:
+    found = Rates()
+    found.computed(1000, 0.1)
+    for _ in range(FIRST_LOADS):
+        assert found.best([offer(10, disk=1)])
+        found.loaded({"disk": 1}, 9.0, 9.0)
+    assert found.best([offer(10, disk=1)]) is None
+
+
+def test_until_a_prompt_was_computed_it_is_a_step_a_token_at_most() -> None:
+    found = weighing(Rates())
+    found.loaded({"host": 1}, 1.0, 1.0)
+    assert found.best([offer(1, host=1)]), "nobody knows anything of computing"
+    found.computed(0, 0.01)
+    assert found.best([offer(90, host=1)]) is None
+    assert found.best([offer(110, host=1)])
+    found.computed(100, 0.02)
+    assert found.best([offer(110, host=1)]) is None
 
 
 class _Space:
@@ -122,7 +196,7 @@ class _Space:
         self.blocks = 3
         self.by_tier = {"host": 3}
 
-    def hold(self, _: list[BlockKey]) -> "_Space":
+    def hold(self, _: list[BlockKey], *, count_missing: bool) -> "_Space":
         assert self.answers.wait(30)
         if self.fault:
             raise self.fault

@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from threading import Event
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,7 @@ import zmq
 from vllm import LLM, SamplingParams
 from vllm.distributed.kv_events import KVEventBatch
 from vllm.inputs import TokensPrompt
+from vllm.lora.request import LoRARequest
 
 Answer = dict[str, Any]
 
@@ -42,11 +44,15 @@ class Child:
         self._signal_at_match: tuple[int, int] | None = None
         self._local_tokens_max: int | None = None
         self._preempted = 0
+        self._adapters: dict[str, int] = {}
+        self._drafted = 0
+        self._preadv = os.preadv
         self._events: Any = None
         self._decoder = msgspec.msgpack.Decoder(KVEventBatch)
         self._watch_matches()
         self._limit_local_hits()
         self._count_preemptions()
+        self._count_drafts()
 
     def add(self, requests: Sequence[dict[str, Any]]) -> None:
         """Hand in requests, and compute nothing yet."""
@@ -61,7 +67,8 @@ class Child:
             prompt = TokensPrompt(prompt_token_ids=request["prompt"])
             if request.get("salt"):
                 prompt["cache_salt"] = request["salt"]
-            self._engine.add_request(request["id"], prompt, sampling)
+            adapter = self._adapter(request["adapter"], request["in_place"])
+            self._engine.add_request(request["id"], prompt, sampling, lora_request=adapter)
 
     def step(self, count: int) -> int:
         """Take so many steps, and return how many requests are not finished."""
@@ -101,6 +108,23 @@ class Child:
         """Send a signal when the connector has next said that it has something."""
         self._signal_at_match = (pid, signal)
 
+    def slow_reads(self, seconds: float) -> None:
+        """Have each read of a file, as the connector reads, take so much longer from now on."""
+        os.preadv = _slowed(self._preadv, lambda *_: seconds)
+
+    def slow_steps(self, seconds_per_token: float) -> None:
+        """Have a step take so much longer for each token that it computes."""
+
+        def added_s(output: Any, *_: Any) -> float:
+            return float(output.total_num_scheduled_tokens * seconds_per_token)
+
+        executor = self._core.model_executor
+        executor.execute_model = _slowed(executor.execute_model, added_s)
+
+    def drafted(self) -> int:
+        """Return how many tokens were guessed and then checked, in all steps until now."""
+        return self._drafted
+
     def told(self) -> Answer:
         """Return what was seen since the last time."""
         seen = {"matches": self._matches, "preempted": self._preempted}
@@ -138,6 +162,13 @@ class Child:
     def close(self) -> None:
         self._engine.engine_core.shutdown()
 
+    def _adapter(self, path: str, in_place: bool) -> LoRARequest | None:
+        """Return the adapter at `path`. All have one name: what they are must tell them apart."""
+        if not path:
+            return None
+        number = self._adapters.setdefault(path, len(self._adapters) + 1)
+        return LoRARequest("adapter", number, path, load_inplace=in_place)
+
     def _watch_matches(self) -> None:
         connector = self._scheduler.connector
         if connector is None:
@@ -174,6 +205,26 @@ class Child:
             return preempt(*args, **kwargs)
 
         self._scheduler._preempt_request = counted  # noqa: SLF001
+
+    def _count_drafts(self) -> None:
+        schedule = self._scheduler.schedule
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            output = schedule(*args, **kwargs)
+            self._drafted += sum(map(len, output.scheduled_spec_decode_tokens.values()))
+            return output
+
+        self._scheduler.schedule = counted
+
+
+def _slowed(act: Callable[..., Any], added_s: Callable[..., float]) -> Callable[..., Any]:
+    """Return `act`, but each call waits before for as long as `added_s` says of its arguments."""
+
+    def slowed(*args: Any, **kwargs: Any) -> Any:
+        Event().wait(added_s(*args))
+        return act(*args, **kwargs)
+
+    return slowed
 
 
 def _result(output: Any) -> Answer:

@@ -14,6 +14,7 @@ import pytest
 from tests.integration.conftest import StartDaemon, start_daemon
 from tests.integration.daemons import Daemon
 from tests.vllm import models
+from tests.vllm.asking import Local
 from tests.vllm.engines import Engine, Garage
 from tierd.core.units import MiB
 
@@ -92,6 +93,12 @@ def start_shared_engine(
 
 
 @pytest.fixture(scope="module")
+def local(start_shared_engine: StartEngine) -> Local:
+    """An engine of the model "llama" that knows nothing of tierd."""
+    return Local(start_shared_engine())
+
+
+@pytest.fixture(scope="module")
 def shared_daemon() -> Iterator[Daemon]:
     """A daemon with room for everything, for tests that bring prompts of their own."""
     daemon = roomy_daemon(Daemon)
@@ -100,5 +107,10 @@ def shared_daemon() -> Iterator[Daemon]:
 
 
 def roomy_daemon(start: StartDaemon) -> Daemon:
-    """Start a daemon with room for all that tiny models compute in a test."""
-    return start(128 * MiB, tiers__region_bytes=MiB, tiers__host__bytes=64 * MiB)
+    """Start a daemon with room for all that tiny models compute in a test.
+
+    No lease on what is read expires while a test waits for it to be given back.
+    """
+    return start(
+        128 * MiB, tiers__region_bytes=MiB, tiers__host__bytes=64 * MiB, leases__read_s=3600.0
+    )

@@ -38,10 +38,14 @@ def environment(python: Path) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
+    """A prompt, perhaps for the LoRA adapter in a directory, which is loaded anew `in_place`."""
+
     id: str
     prompt: Sequence[int]
     max_tokens: int = 8
     salt: str = ""
+    adapter: str = ""
+    in_place: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -49,6 +53,8 @@ class Request:
             "prompt": list(self.prompt),
             "max_tokens": self.max_tokens,
             "salt": self.salt,
+            "adapter": self.adapter,
+            "in_place": self.in_place,
         }
 
 

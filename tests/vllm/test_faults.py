@@ -26,11 +26,6 @@ from tests.vllm.engines import Engine, Request
 Harm = Callable[[Daemon, Random], None]
 
 
-@pytest.fixture(scope="module")
-def local(start_shared_engine: StartEngine) -> Local:
-    return Local(start_shared_engine())
-
-
 @pytest.fixture
 def daemon(start_daemon: StartDaemon) -> Daemon:
     return roomy_daemon(start_daemon)
@@ -54,7 +49,7 @@ def flip_bit(daemon: Daemon, rng: Random) -> None:
 def cut_off(daemon: Daemon, rng: Random) -> None:
     """End a segment of a stopped daemon in the middle of what is written."""
     segment = rng.choice([path for path in daemon.segments() if any(path.read_bytes())])
-    written = len(segment.read_bytes().rstrip(b"\\0"))
+    written = len(segment.read_bytes().rstrip(b"\0"))
     os.truncate(segment, rng.randrange(written // 4, written * 3 // 4))
 
 
@@ -71,6 +66,7 @@ def test_a_damaged_block_is_computed_anew(
     daemon.start()
     reached(second)
     made = second.run(request)["damaged"]
+    assert sum(each.corrupt_blocks for each in daemon.status().namespaces) == 1
     alike(made, local.computed(request))
     # It was published anew.
     eventually(lambda: forgetful(second).run(request)["damaged"].cached == hit_max(request))

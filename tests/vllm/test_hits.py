@@ -45,13 +45,13 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(shared_daemon: Daemon, start_shared_engine: StartEngine) -> Bench:
+def bench(shared_daemon: Daemon, start_shared_engine: StartEngine, local: Local) -> Bench:
     connector = tierd(shared_daemon.address)
     return Bench(
         shared_daemon,
         start_shared_engine(connector=connector),
         start_shared_engine(connector=connector),
-        Local(start_shared_engine()),
+        local,
     )
 
 
@@ -148,6 +148,7 @@ def test_the_same_new_prompt_in_two_engines_at_once(bench: Bench, seed: int) -> 
     both = [bench.first.made(), bench.second.made()]
     for made in both:
         alike(made["twice"], bench.local.computed(request))
+    hits(bench.second, request)
 
 
 def test_a_salt_keeps_the_same_prompt_apart(bench: Bench) -> None:
@@ -173,12 +174,11 @@ def test_a_hit_from_disk_after_a_restart_of_the_daemon(bench: Bench, length: int
 
 
 def test_more_than_the_host_tier_holds(
-    start_daemon: StartDaemon, start_engine: StartEngine
+    start_daemon: StartDaemon, start_engine: StartEngine, local: Local
 ) -> None:
     """Several requests at once, of which most blocks are on disk and some in memory."""
     daemon = start_daemon(64 * MiB, tiers__region_bytes=MiB, tiers__host__bytes=2 * MiB)
     first, second = (start_engine(connector=tierd(daemon.address)) for _ in range(2))
-    local = Local(start_engine())
     requests = [Request(str(at), prompt(1700 + at, 400 + 7 * at)) for at in range(6)]
     publish(first, daemon, *requests)
     made = hits(second, *requests)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 
 from tests.integration.daemons import Daemon
 from tests.vllm.asking import (
@@ -12,6 +13,7 @@ from tests.vllm.asking import (
     hit_max,
     hits,
     identical,
+    matched,
     prompt,
     publish,
     tierd,
@@ -58,12 +60,15 @@ def test_a_hybrid_model_goes_on_otherwise(shared_daemon: Daemon, hybrids: list[E
 def test_turns_with_a_hybrid_model(shared_daemon: Daemon, hybrids: list[Engine]) -> None:
     """Some of it in the engine's own cache, whose windows have moved on, and some in tierd."""
     history = prompt(2, 90)
+    found = 0
     for at in range(5):
         engine = hybrids[at % 2]
         turn = Request(str(at), [*history, *prompt(20 + at, 50)], max_tokens=40)
         made = engine.run(turn)[turn.id]
+        found += matched(engine)[turn.id][1]
         alike(made, Local(hybrids[2]).computed(turn))
         history = [*turn.prompt, *made.tokens]
+    assert found
 
 
 def test_several_of_a_hybrid_model_at_once(shared_daemon: Daemon, hybrids: list[Engine]) -> None:
@@ -108,6 +113,25 @@ def test_narrow_types(start_daemon: StartDaemon, start_engine: StartEngine, dtyp
         publish(first, daemon, request)
         made = hits(second, request)[request.id]
         identical(made, local.after_hit(request, hit_max(request)))
+
+
+@pytest.mark.skipif(
+    not torch.cpu._is_amx_tile_supported(),  # noqa: SLF001
+    reason="vLLM has no prefix cache for latent attention on CPUs without AMX",
+)
+def test_latent_attention(start_daemon: StartDaemon, start_engine: StartEngine) -> None:
+    """One row a token, of which no head has a part of its own."""
+    daemon = roomy_daemon(start_daemon)
+    connectors = [tierd(daemon.address)] * 2 + [None]
+    first, second, alone = (
+        start_engine("deepseek", connector=each, dtype="bfloat16") for each in connectors
+    )
+    assert [group["spec"] for group in first.tell("layout")["groups"]] == ["MLAAttentionSpec"]
+    for length in (65, 300):
+        request = Request(str(length), prompt(length, length))
+        publish(first, daemon, request)
+        made = hits(second, request)[request.id]
+        identical(made, Local(alone).after_hit(request, hit_max(request)))
 
 
 def _wide(daemon: Daemon) -> dict[str, Any]:

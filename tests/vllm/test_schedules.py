@@ -26,11 +26,6 @@ FEW_BLOCKS = 22
 
 
 @pytest.fixture(scope="module")
-def local(start_shared_engine: StartEngine) -> Local:
-    return Local(start_shared_engine())
-
-
-@pytest.fixture(scope="module")
 def chunked(shared_daemon: Daemon, start_shared_engine: StartEngine) -> list[Engine]:
     """Engines that compute prompts in chunks: two with tierd, and one without."""
     connectors = [tierd(shared_daemon.address)] * 2 + [None]

@@ -32,8 +32,8 @@ def offloading(
         "kv_connector": "OffloadingConnector",
         "kv_role": "kv_both",
         "kv_connector_extra_config": {
-            "spec_name": "CpuTieringSpec",
-            "spec_module_path": "tests.vllm.tier_spec",
+            "spec_name": "OffloadOnCpu",
+            "spec_module_path": "tierd_bench.ttft.offload_on_cpu",
             "cpu_bytes_to_use": cpu_bytes,
             "block_size": chunk_tokens,
             "secondary_tiers": [entry],

@@ -15,7 +15,7 @@ from tests.integration.conftest import StartDaemon
 from tests.integration.daemons import Daemon, eventually
 from tests.vllm.engines import ENVIRONMENT, ROOT
 from tests.vllm.tier_rows import key_of, row_of
-from tierd.core.units import MiB
+from tierd.core.units import KiB, MiB
 
 ROWS = 64
 
@@ -62,6 +62,7 @@ class Tiers:
     def __init__(self, framework: Framework, name: str) -> None:
         self._framework = framework
         self._name = name
+        self._is_open = True
 
     def ask(self, what: str, **arguments: Any) -> Any:
         """Return the answer, or what was raised."""
@@ -71,6 +72,12 @@ class Tiers:
         answer = self.ask(what, **arguments)
         assert not isinstance(answer, dict), (answer, self._framework.log())
         return answer
+
+    def close(self) -> None:
+        """End it. Safe to call twice."""
+        if self._is_open:
+            self._is_open = False
+            self.tell("close")
 
     def settle(self) -> None:
         """Take steps until nothing is under way."""
@@ -128,7 +135,7 @@ def make_tiers(framework: Framework) -> Iterator[MakeTiers]:
 
     yield make
     for each in made:
-        each.tell("close")
+        each.close()
 
 
 @pytest.fixture
@@ -197,10 +204,43 @@ def test_blocks_without_those_before_them(
 
 
 def test_blocks_of_several_groups_are_alone(daemon: Daemon, make_tiers: MakeTiers) -> None:
+    """However many there are, one message brings them."""
     one, other = make_tiers(daemon, groups=2), make_tiers(daemon, groups=2)
-    one.store("a", 1, [2])
-    other.tell("request", id="b", seed=1, blocks=4)
-    assert other.look("b", places=[3, 2]) == ["MISS", "HIT"]
+    stored = [2, 3, *range(7, 30)]
+    one.store("a", 1, stored)
+    other.tell("request", id="b", seed=1, blocks=32)
+    assert other.look("b", places=[31, *stored, 0]) == ["MISS", *["HIT"] * len(stored), "MISS"]
+    assert other.tell("right", id="b", places=stored) == [True] * len(stored)
+    assert [each.requests for each in daemon.status().namespaces] == [1]
+
+
+def test_what_is_lost_among_blocks_alone_ends_nothing(
+    daemon: Daemon, make_tiers: MakeTiers
+) -> None:
+    make_tiers(daemon, blocks="alone").store("a", 1, list(range(8)))
+    daemon.stop()
+    _damage(daemon, key_of(1, 2), key_of(1, 5))
+    daemon.start()
+    other = make_tiers(daemon, blocks="alone")
+    other.tell("request", id="b", seed=1, blocks=9)
+    others = [0, 1, 3, 4, 6, 7]
+    answers = other.look("b", places=list(range(9)))
+    assert [at for at, answer in enumerate(answers) if answer == "HIT"] == others
+    assert other.tell("right", id="b", places=others) == [True] * len(others)
+
+
+def test_of_blocks_alone_the_last_ones_of_a_request_go_first(
+    start_daemon: StartDaemon, make_tiers: MakeTiers
+) -> None:
+    daemon = start_daemon(tiers__host__bytes=128 * KiB)
+    one, other = make_tiers(daemon, blocks="alone"), make_tiers(daemon, blocks="alone")
+    for seed in (1, 2):
+        one.store(str(seed), seed, list(range(12)))
+    other.tell("request", id="b", seed=1, blocks=12)
+    answers = other.look("b", places=list(range(12)))
+    left = answers.count("HIT")
+    assert 0 < left < 12
+    assert answers == ["HIT"] * left + ["MISS"] * (12 - left)
 
 
 @pytest.mark.parametrize("apart", ["salt", "tenant", "revision"])
@@ -216,10 +256,7 @@ def test_a_block_that_is_lost_after_it_was_found_is_a_miss(
     """The first ones come; the others are not asked for again and again."""
     make_tiers(daemon).store("a", 1, list(range(6)))
     daemon.stop()
-    lost = row_of(key_of(1, 4))[:64]
-    for segment in daemon.segments():
-        held = segment.read_bytes()
-        segment.write_bytes(held.replace(lost, bytes(64)))
+    _damage(daemon, key_of(1, 4))
     daemon.start()
     assert make_tiers(daemon).find("b", 1, 6) == 4
 
@@ -252,6 +289,23 @@ def test_a_daemon_that_does_not_answer_is_not_waited_for(
     finally:
         kill(daemon.pid, signal.SIGCONT)
     eventually(lambda: other.look("b") == ["HIT"] * 3)
+
+
+@pytest.mark.parametrize("blocks", ["chained", "alone"])
+def test_an_engine_ends_while_a_daemon_does_not_answer(
+    daemon: Daemon, make_tiers: MakeTiers, blocks: str
+) -> None:
+    """Once it waited for all that was still to be asked, for seconds each."""
+    one = make_tiers(daemon, blocks=blocks)
+    kill(daemon.pid, signal.SIGSTOP)
+    try:
+        for seed in range(60):
+            one.tell("request", id=str(seed), seed=seed, blocks=2)
+            one.tell("look", id=str(seed))
+        one.tell("step")
+        one.close()
+    finally:
+        kill(daemon.pid, signal.SIGCONT)
 
 
 def test_stores_that_nobody_takes_do_not_pile_up(daemon: Daemon, make_tiers: MakeTiers) -> None:
@@ -297,6 +351,15 @@ def test_settings_that_cannot_be_are_refused(
 ) -> None:
     answer = Tiers(framework, "refused").ask("open", groups=1, rows=ROWS, tier=tier)
     assert told in answer["error"]
+
+
+def _damage(daemon: Daemon, *keys: bytes) -> None:
+    """Overwrite some bytes of blocks on the disk of a daemon that does not run."""
+    for segment in daemon.segments():
+        held = segment.read_bytes()
+        for key in keys:
+            held = held.replace(row_of(key)[:64], bytes(64))
+        segment.write_bytes(held)
 
 
 def _is_promised(tiers: Tiers, id: str) -> bool:

@@ -30,7 +30,8 @@ from lmcache.v1.platform import create_event_notifier
 
 from tierd.core.errors import InvalidRequest
 from tierd.core.layouts import LayerGroup, LayoutSpec
-from tierd_client.engines.singles import Link, Options, Singles, options_of
+from tierd_client.engines.link import Link
+from tierd_client.engines.singles import Extents, Options, Singles, extent_of, options_of
 
 _TASKS_MAX: Final = 2
 """Tasks of one kind at once. Those that LMCache waits for do not queue behind stores."""
@@ -60,8 +61,6 @@ class TierdL2Adapter(L2AdapterInterface):
                 raise InvalidRequest(place, repr(params[name]), f"known are {', '.join(known)}")
         self._options: Final = options_of(params, "adapter_params")
         self._link: Final = Link(self._options.address, "lmcache")
-        self._singles: Final[dict[LayoutSpec, Singles]] = {}
-        self._lock: Final = threading.Lock()
         self._stores: Final = _Lane("stores")
         self._lookups: Final = _Lane("lookups")
         self._loads: Final = _Lane("loads")
@@ -141,7 +140,7 @@ class TierdL2Adapter(L2AdapterInterface):
         stored = total = 0
         for singles, indices in self._by_layout(keys, [_shape_of(each) for each in objects]):
             names = [_name(keys[index]) for index in indices]
-            published = singles.publish(names, [[objects[i].byte_array] for i in indices])
+            published = singles.publish(names, [_extents(objects[index]) for index in indices])
             new = [keys[i] for i, each in zip(indices, published, strict=True) if each.blocks]
             size = singles.layout.part_bytes
             stored += sum(not each.declined for each in published)
@@ -165,7 +164,7 @@ class TierdL2Adapter(L2AdapterInterface):
         loaded = Bitmap(len(keys))
         for singles, indices in self._by_layout(keys, [_shape_of(each) for each in objects]):
             names = [_name(keys[index]) for index in indices]
-            into = [[objects[index].byte_array] for index in indices]
+            into = [_extents(objects[index]) for index in indices]
             came = singles.fetch(names, into, self._options.deadline_s)
             for index, has_come in zip(indices, came, strict=True):
                 if has_come:
@@ -197,8 +196,7 @@ class TierdL2Adapter(L2AdapterInterface):
             order=f"lmcache object {shape.text}",
             salt=self._options.salt,
         )
-        with self._lock:
-            return self._singles.setdefault(layout, Singles(self._link, layout))
+        return Singles(self._link, layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +267,10 @@ def _shape_of(held: Any) -> _Shape | None:
         return None
     shape = _shape(held.get_shapes(), dtypes)
     return shape if shape.bytes == held.get_size() else None
+
+
+def _extents(held: Any) -> Extents:
+    return [extent_of(held.byte_array)]
 
 
 def _name(key: Any) -> bytes:

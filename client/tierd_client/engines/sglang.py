@@ -24,16 +24,15 @@ as its host pools lay it out, not in SGLang.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from tierd.core.errors import InvalidRequest
 from tierd.core.layouts import LayerGroup, LayoutSpec
-from tierd_client.engines.singles import Buffers, Link, Options, Singles, options_of
+from tierd_client.engines.link import Link
+from tierd_client.engines.singles import Extent, Extents, Options, Singles, options_of
 
 if TYPE_CHECKING:
     HiCacheStorage = object
@@ -183,21 +182,20 @@ class TierdStorage(HiCacheStorage):
         assert self._singles is not None, "register_mem_pool_host comes first"
         return self._singles
 
-    def _publish(self, keys: Sequence[str], pages: Sequence[Buffers]) -> list[bool]:
+    def _publish(self, keys: Sequence[str], pages: Sequence[Extents]) -> list[bool]:
         if not self._config.is_storage_writer:
             return [True] * len(keys)
         return [not each.declined for each in self._pages.publish(_names(keys), pages)]
 
-    def _places(self, host_indices: torch.Tensor) -> list[Buffers]:
+    def _places(self, host_indices: torch.Tensor) -> list[Extents]:
         """Return where in the pool each page lies, in the order of a flat page."""
         pool = self.mem_pool_host
         pages = len(host_indices) // pool.page_size
         if not pages:
             return []
-        addresses, sizes = pool.get_page_buffer_meta(host_indices)
-        views = [_view(*each) for each in zip(addresses, sizes, strict=True)]
-        count = len(views) // pages
-        places: list[Buffers] = [views[at : at + count] for at in range(0, len(views), count)]
+        extents = list(zip(*pool.get_page_buffer_meta(host_indices), strict=True))
+        count = len(extents) // pages
+        places: list[Extents] = [extents[at : at + count] for at in range(0, len(extents), count)]
         if pool.layout == "layer_first" and not self._config.is_mla_model:
             # Told layer by layer, keys and values in turn; a flat page has all keys first.
             places = [[*place[0::2], *place[1::2]] for place in places]
@@ -243,15 +241,5 @@ def _names(keys: Sequence[str]) -> list[bytes]:
     return [key.encode() for key in keys]
 
 
-def _flat(page: torch.Tensor) -> memoryview:
-    return _view(page.data_ptr(), page.numel() * page.element_size())
-
-
-def _view(address: int, size: int) -> memoryview:
-    return memoryview(_bytes_type(size).from_address(address)).cast("B")
-
-
-@cache
-def _bytes_type(size: int) -> type[ctypes.Array[ctypes.c_ubyte]]:
-    """Return the type, kept because ctypes never frees one."""
-    return ctypes.c_ubyte * size
+def _flat(page: torch.Tensor) -> Extent:
+    return page.data_ptr(), page.numel() * page.element_size()

@@ -6,8 +6,7 @@ are kept `Apart`: each is found by itself, and right by its name. What is given 
 loses its end first: of the blocks of one call alone the last ones go first.
 """
 
-import logging
-import threading
+import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from time import monotonic
@@ -15,15 +14,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from tierd.core.addresses import parse_address
-from tierd.core.errors import DaemonUnreachable, InvalidRequest, TierdError
+from tierd.core.errors import InvalidRequest
 from tierd.core.keys import adopt_keys
 from tierd.core.layouts import LayoutSpec
 from tierd_client.apart import Apart
-from tierd_client.buffers import copy
-from tierd_client.client import Client, connect
+from tierd_client.buffers import Scattered
+from tierd_client.engines.link import Link
 from tierd_client.namespace import Namespace
-from tierd_client.results import Matched, Published
+from tierd_client.results import Fetched, Matched, Published
 
 _NAMES_MAX: Final = 1024
 """Names in one message."""
@@ -35,12 +33,16 @@ more."""
 _LOOKUP_S_MAX: Final = 5.0
 """How long a daemon that does not answer holds up a lookup: no call begins later."""
 
+_NOTHING_MORE: Final = ("deadline", "overloaded", "daemon away")
+"""Why a fetch can end so that one of what is left would not bring anything either."""
+
 _DECLINED: Final = Published(declined=1)
 
-log = logging.getLogger("tierd.client")
+Extent = tuple[int, int]
+"""An address in this process, and how many bytes from there on."""
 
-Buffers = Sequence[Any]
-"""The buffers of plain bytes that together hold one block, in the order of its bytes."""
+Extents = Sequence[Extent]
+"""Where one block lies in memory, in the order of its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,61 +79,11 @@ def options_of(given: Mapping[str, Any], place: str) -> Options:
     return Options(**chosen)
 
 
-class Link:
-    """A client of the daemon at `address` from when the daemon is first there.
-
-    An engine starts without the daemon, too; it is tried for up to `wait_s` before this returns,
-    and in the background from then on.
-
-    Concurrency: any thread.
-
-    Raises:
-        InvalidRequest: `address` is none.
-    """
-
-    def __init__(self, address: str, name: str, wait_s: float = 2.0) -> None:
-        parse_address(address)
-        self.address: Final = address
-        self._name: Final = name
-        self._client: Client | None = None
-        self._lock: Final = threading.Lock()
-        self._closed: Final = threading.Event()
-        seeker = threading.Thread(target=self._seek, name="tierd-link", daemon=True)
-        seeker.start()
-        seeker.join(wait_s)
-        if seeker.is_alive():
-            log.warning("no daemon at %s; the engine goes on without", address or "the default")
-
-    @property
-    def client(self) -> Client | None:
-        """The client; None until the daemon was reached, and after `close`."""
-        return self._client
-
-    def close(self) -> None:
-        """End the session. Safe to call twice."""
-        self._closed.set()
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-    def _seek(self) -> None:
-        while not self._closed.is_set():
-            try:
-                client = connect(self.address, wait_s=1.0, name=self._name)
-            except DaemonUnreachable:
-                continue
-            with self._lock:
-                if not self._closed.is_set():
-                    self._client = client
-                    return
-            client.close()
-
-
 class Singles:
     """Blocks of one layout, each found by a name that the engine gives it.
 
-    `part` is the shard's rank. While the daemon is away nothing is held and all is declined.
+    `part` is the shard's rank. Memory that a call is given must stay until the call returns, and
+    no longer. While the daemon is away nothing is held and all is declined.
 
     Concurrency: any method from any thread, until the link is closed.
     """
@@ -141,12 +93,12 @@ class Singles:
         self._link: Final = link
         self._part: Final = part
         self._blocks_max: Final = max(1, min(_NAMES_MAX, _BYTES_MAX // layout.part_bytes))
-        self._lock: Final = threading.Lock()
-        self._kv: Namespace | None = None
-        self._refused = False
 
     def held(self, names: Sequence[bytes]) -> list[bool]:
-        """Say of each block whether it is held now. Leases nothing."""
+        """Say of each block whether it is held now. Leases nothing.
+
+        The daemon counts the others as missed: engines ask first, and fetch only what is there.
+        """
         held = [False] * len(names)
         for start, matched in self._matches(self._keys(names)):
             for place in (*range(matched.blocks), *matched.further):
@@ -154,7 +106,10 @@ class Singles:
         return held
 
     def held_prefix(self, names: Sequence[bytes]) -> int:
-        """Return how many blocks are held, from the first name on, before one is not."""
+        """Return how many blocks are held, from the first name on, before one is not.
+
+        The others are counted as of `held`.
+        """
         count = 0
         for _, matched in self._matches(self._keys(names)):
             count += matched.blocks
@@ -163,14 +118,17 @@ class Singles:
         return count
 
     def fetch(
-        self, names: Sequence[bytes], into: Sequence[Buffers], deadline_s: float
+        self, names: Sequence[bytes], into: Sequence[Extents], deadline_s: float
     ) -> list[bool]:
-        """Copy blocks into the caller's buffers; say of each whether it came.
+        """Copy blocks into the caller's memory; say of each whether it came.
 
-        Those of a block that did not come may hold anything. `deadline_s` is for all together.
+        That of a block that did not come may hold anything. `deadline_s` is for all together.
+
+        Raises:
+            InvalidRequest: the extents of a block are not as large as a part of it.
         """
         came = [False] * len(names)
-        kv = self._opened()
+        kv = self._link.open(self.layout)
         if kv is None:
             return came
         until_s = monotonic() + deadline_s
@@ -179,19 +137,24 @@ class Singles:
             left = list(range(start, min(start + self._blocks_max, len(keys))))
             while left and monotonic() < until_s:
                 asked = Apart(keys[place] for place in left)
-                count = self._bring(kv, asked, [into[place] for place in left], until_s)
-                for place in left[:count]:
+                fetched = self._bring(kv, asked, [into[place] for place in left], until_s)
+                for place in left[: fetched.blocks]:
                     came[place] = True
+                if fetched.cut in _NOTHING_MORE:
+                    return came
                 # If none came, the first is missing, or cannot be read.
-                left = self._still_held(kv, keys, left[max(1, count) :], until_s)
+                left = self._still_held(kv, keys, left[max(1, fetched.blocks) :], until_s)
         return came
 
-    def publish(self, names: Sequence[bytes], source: Sequence[Buffers]) -> list[Published]:
+    def publish(self, names: Sequence[bytes], source: Sequence[Extents]) -> list[Published]:
         """Offer blocks; return what came of each.
 
         After one that was declined, for want of room or of the daemon, all are.
+
+        Raises:
+            InvalidRequest: the extents of a block are not as large as a part of it.
         """
-        kv = self._opened()
+        kv = self._link.open(self.layout)
         keys = self._keys(names)
         ends: list[Published] = []
         for start in range(0, len(keys), self._blocks_max):
@@ -201,29 +164,17 @@ class Singles:
             ends += self._offer(kv, keys[window], source[window])
         return ends + [_DECLINED] * (len(keys) - len(ends))
 
-    def _opened(self) -> Namespace | None:
-        """Return the namespace; None as long as there has been no daemon to open it."""
-        with self._lock:
-            client = self._link.client
-            if self._kv is None and client is not None and not self._refused:
-                try:
-                    self._kv = client.open(self.layout)
-                except TierdError as error:
-                    self._refused = True
-                    log.error("the daemon does not take these blocks: %s", error)
-            return self._kv
-
     def _keys(self, names: Sequence[bytes]) -> Apart:
         return Apart(adopt_keys(self.layout.root, names))
 
     def _matches(self, keys: Apart) -> Iterator[tuple[int, Matched]]:
         """Yield how much is held of one message's keys after another, with the first's place."""
-        kv = self._opened()
+        kv = self._link.open(self.layout)
         until_s = monotonic() + _LOOKUP_S_MAX
         for start in range(0, len(keys), _NAMES_MAX):
             if kv is None or monotonic() >= until_s:
                 return
-            yield start, kv.match(keys[start : start + _NAMES_MAX])
+            yield start, kv.match(keys[start : start + _NAMES_MAX], count_missing=True)
 
     def _still_held(
         self, kv: Namespace, keys: Apart, places: Sequence[int], until_s: float
@@ -234,35 +185,51 @@ class Singles:
         matched = kv.match(Apart(keys[place] for place in places))
         return [places[at] for at in (*range(matched.blocks), *matched.further)]
 
-    def _bring(self, kv: Namespace, keys: Apart, into: Sequence[Buffers], until_s: float) -> int:
-        """Copy blocks up to the first that is missing; return how many came."""
+    def _bring(
+        self, kv: Namespace, keys: Apart, into: Sequence[Extents], until_s: float
+    ) -> Fetched:
+        """Copy blocks up to the first that is missing."""
         left_s = max(0.0, until_s - monotonic())
-        if all(len(buffers) == 1 for buffers in into):
-            whole = [buffer for buffers in into for buffer in buffers]
-            return kv.fetch(keys, whole, deadline_s=left_s, part=self._part).blocks
-        with kv.fetch_views(keys, deadline_s=left_s, part=self._part) as views:
-            for view, buffers in zip(views, into, strict=False):
-                source = _address(view)
-                for buffer in buffers:
-                    copy(_address(buffer), source, len(buffer))
-                    source += len(buffer)
-            return len(views) if views.valid() else 0
+        return kv.fetch(keys, self._memory(into), deadline_s=left_s, part=self._part)
 
-    def _offer(self, kv: Namespace, keys: Apart, source: Sequence[Buffers]) -> list[Published]:
+    def _offer(self, kv: Namespace, keys: Apart, source: Sequence[Extents]) -> list[Published]:
         """Offer what one message can; return what came of the first blocks, as far as is known."""
+        memory = self._memory(source)
         with kv.reserve(keys, part=self._part) as reservation:
             indices = reservation.indices
             # Where there was too little room, those behind the last that found some found none.
             known = len(keys) if not reservation.declined else max(indices, default=-1) + 1
-            for index, view in zip(indices, reservation.views, strict=True):
-                target = _address(view)
-                for buffer in source[index]:
-                    copy(target, _address(buffer), len(buffer))
-                    target += len(buffer)
+            reservation.write(memory)
             kept = Published(blocks=1) if reservation.seal() == len(indices) else _DECLINED
         ends = dict.fromkeys(range(known), Published(held=1)) | dict.fromkeys(indices, kept)
         return list(ends.values())
 
+    def _memory(self, blocks: Sequence[Extents]) -> Any:
+        """Return where blocks lie as a namespace takes it: whole ones can be read into."""
+        part_bytes = self.layout.part_bytes
+        for extents in blocks:
+            size = sum(length for _, length in extents)
+            if size != part_bytes:
+                raise InvalidRequest("block", f"{size} bytes", f"give {part_bytes}")
+        if all(len(extents) == 1 for extents in blocks):
+            return [_view(address, size) for [(address, size)] in blocks]
+        return Scattered([_placed(extents) for extents in blocks], part_bytes)
 
-def _address(buffer: Any) -> int:
-    return int(np.frombuffer(buffer, dtype=np.uint8).ctypes.data)
+
+def extent_of(buffer: Any) -> Extent:
+    """Return where a contiguous buffer lies: it must outlive the use of the address."""
+    array = np.frombuffer(buffer, dtype=np.uint8)
+    return int(array.ctypes.data), array.nbytes
+
+
+def _view(address: int, size: int) -> memoryview:
+    return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+
+
+def _placed(extents: Extents) -> list[tuple[int, int, int]]:
+    """Return the addresses of a block, each with the place in it of what is there."""
+    placed, place = [], 0
+    for address, size in extents:
+        placed.append((address, place, size))
+        place += size
+    return placed

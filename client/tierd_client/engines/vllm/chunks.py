@@ -1,9 +1,11 @@
-"""Chunks of vLLM's offloading as blocks: settings, layout, and which blocks make a chain."""
+"""Chunks of vLLM's offloading as blocks: settings, layout, and how they are found and moved."""
 
 import json
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
+from itertools import compress
 from typing import Any, Final
 
 import torch
@@ -16,9 +18,15 @@ from tierd.core.errors import InvalidRequest
 from tierd.core.keys import BlockKey, adopt_keys
 from tierd.core.layouts import TEXT_MAX, LayerGroup, LayoutSpec
 from tierd_client.buffers import runs
+from tierd_client.engines.link import Link
+from tierd_client.engines.singles import Singles, extent_of
+from tierd_client.namespace import Namespace
 
 Key = bytes
 """vLLM's `OffloadKey`: the hash of a chunk and of all before it, and its group."""
+
+Rows = Mapping[Key, memoryview]
+"""Where chunks lie in vLLM's memory of the CPU, each in one piece."""
 
 _POSITIONS: Final = "_offload_key_positions"
 """Where a request of vLLM notes its keys, with the token that each ends at."""
@@ -70,7 +78,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class _Run:
     """Neighbouring blocks of a chain: those from `first` to its end, one for each of `keys`."""
 
     chain: Sequence[BlockKey]
@@ -79,22 +87,63 @@ class Run:
 
 
 class Chained:
-    """A request's blocks as one chain: for models with one group of layers."""
+    """A request's blocks as one chain: for models with one group of layers.
+
+    Nothing is begun after `until_s`. Concurrency: any thread.
+    """
 
     needs_all = True
 
-    def __init__(self, root: BlockKey, chunk_tokens: int) -> None:
-        self._root = root
-        self._chunk_tokens = chunk_tokens
+    def __init__(self, link: Link, layout: LayoutSpec) -> None:
+        self._link = link
+        self._layout = layout
 
-    def runs(self, keys: Collection[Key], context: Any) -> Iterator[Run]:
+    def find(self, keys: Collection[Key], context: Any, until_s: float) -> set[Key]:
+        """Return those of `keys` that are held."""
+        found: set[Key] = set()
+        for kv, run in self._runs(keys, context, until_s):
+            held = kv.match(run.chain).blocks
+            found.update(run.keys[: max(0, held - run.first)])
+            if held < len(run.chain):
+                break  # Nothing is found behind what is missing.
+        return found
+
+    def load(self, rows: Rows, context: Any, until_s: float) -> list[Key]:
+        """Fill rows; return the keys of those that were."""
+        here: list[Key] = []
+        for kv, run in self._runs(rows, context, until_s):
+            into = [rows[key] for key in run.keys]
+            left_s = max(0.0, until_s - time.monotonic())
+            fetched = kv.fetch(run.chain, into, first=run.first, deadline_s=left_s)
+            here += run.keys[: fetched.blocks]
+        return here
+
+    def store(self, rows: Rows, context: Any, until_s: float) -> list[Key]:
+        """Publish rows; return the keys of those that are held, by whomever."""
+        kept: list[Key] = []
+        for kv, run in self._runs(rows, context, until_s):
+            if run.first and kv.match(run.chain).blocks < run.first:
+                break  # What comes before is not held: nothing can hang on it.
+            source = [rows[key] for key in run.keys]
+            published = kv.publish(run.chain, source, first=run.first)
+            kept += run.keys[: published.blocks + published.held]
+        return kept
+
+    def _runs(
+        self, keys: Collection[Key], context: Any, until_s: float
+    ) -> Iterator[tuple[Namespace, _Run]]:
         """Yield the runs of `keys` in their request's chain, the first ones first."""
+        kv = self._link.open(self._layout)
+        if kv is None:
+            return
         chain = self._chain(context)
         places = {key: place for place, key in enumerate(chain)}
         wanted = sorted(places[key] for key in keys if key in places)
-        adopted = adopt_keys(self._root, chain[: wanted[-1] + 1]) if wanted else []
+        adopted = adopt_keys(self._layout.root, chain[: wanted[-1] + 1]) if wanted else []
         for first, count in runs(wanted):
-            yield Run(adopted[: first + count], first, chain[first : first + count])
+            if time.monotonic() >= until_s:
+                return
+            yield kv, _Run(adopted[: first + count], first, chain[first : first + count])
 
     def _chain(self, context: Any) -> list[Key]:
         """Return the request's keys from its first token on.
@@ -102,33 +151,48 @@ class Chained:
         The scheduler may note more while a thread is here: the list is made in one go.
         """
         noted = list(getattr(context, _POSITIONS).items())
-        whole = sorted((end, key) for key, end in noted if end % self._chunk_tokens == 0)
+        size = self._layout.block_tokens
+        whole = sorted((end, key) for key, end in noted if end % size == 0)
         chain = []
         for place, (end, key) in enumerate(whole, start=1):
-            if end != place * self._chunk_tokens:
+            if end != place * size:
                 break
             chain.append(key)
         return chain
 
 
 class Alone:
-    """Each block as a chain of its own."""
+    """Each block as a chain of its own, many in one message; calls as of `Chained`."""
 
     needs_all = False
 
-    def __init__(self, root: BlockKey) -> None:
-        self._root = root
+    def __init__(self, link: Link, layout: LayoutSpec) -> None:
+        self._singles = Singles(link, layout)
 
-    def runs(self, keys: Collection[Key], context: Any) -> Iterator[Run]:
-        """Yield a run for each of `keys`, the last ones of the request first."""
-        ends = {key: context.get_offload_key_position(key) or 0 for key in keys}
-        for key in sorted(ends, key=lambda key: (-ends[key], key)):
-            yield Run(adopt_keys(self._root, [key]), 0, [key])
+    def find(self, keys: Collection[Key], context: Any, until_s: float) -> set[Key]:
+        """Return those of `keys` that are held."""
+        asked = _in_order(keys, context)
+        return set(compress(asked, self._singles.held(asked)))
+
+    def load(self, rows: Rows, context: Any, until_s: float) -> list[Key]:
+        """Fill rows; return the keys of those that were."""
+        asked = _in_order(rows, context)
+        into = [[extent_of(rows[key])] for key in asked]
+        left_s = until_s - time.monotonic()
+        return list(compress(asked, self._singles.fetch(asked, into, left_s)))
+
+    def store(self, rows: Rows, context: Any, until_s: float) -> list[Key]:
+        """Publish rows; return the keys of those that are held, by whomever."""
+        if time.monotonic() >= until_s:
+            return []
+        offered = _in_order(rows, context)
+        published = self._singles.publish(offered, [[extent_of(rows[key])] for key in offered])
+        return [key for key, end in zip(offered, published, strict=True) if not end.declined]
 
 
-def chains_of(spec: Any, root: BlockKey, settings: Settings) -> Chained | Alone:
-    """Return how keys become chains, for an `OffloadingSpec` of vLLM."""
-    return Chained(root, _chunk_tokens(spec)) if _is_chained(spec, settings) else Alone(root)
+def blocks_of(spec: Any, link: Link, layout: LayoutSpec, settings: Settings) -> Chained | Alone:
+    """Return how chunks are blocks, for an `OffloadingSpec` of vLLM."""
+    return Chained(link, layout) if _is_chained(spec, settings) else Alone(link, layout)
 
 
 def layout_of(spec: Any, row_bytes: int, settings: Settings) -> LayoutSpec:
@@ -178,6 +242,12 @@ def _is_chained(spec: Any, settings: Settings) -> bool:
 
 def _chunk_tokens(spec: Any) -> int:
     return int(spec.tokens_per_block[0] * spec.blocks_per_chunk)
+
+
+def _in_order(keys: Collection[Key], context: Any) -> list[Key]:
+    """Return keys of a request as their chunks follow one another: the last are evicted first."""
+    ends = {key: context.get_offload_key_position(key) or 0 for key in keys}
+    return sorted(ends, key=lambda key: (ends[key], key))
 
 
 def _require(holds: bool, name: str, value: object, remedy: str) -> None:  # noqa: FBT001

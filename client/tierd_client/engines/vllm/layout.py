@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import torch
 import vllm
+from vllm.lora.utils import get_adapter_absolute_path
 from vllm.v1.kv_cache_interface import (
     FullAttentionSpec,
     MLAAttentionSpec,
@@ -287,10 +288,16 @@ def _weights_digest(model: str) -> str:
     return digest.hexdigest()[:32] if files else ""
 
 
-def adapter_digest(adapter: Any) -> bytes:
-    """Digest a LoRA adapter: an engine's hashes have only its name in them."""
-    path = Path(adapter.lora_path)
+def adapter_digest(adapter: Any) -> bytes | None:
+    """Digest a LoRA adapter: an engine's hashes have only its name and its path in them.
+
+    None if there is no such adapter where the engine looks for it.
+    """
+    try:
+        path = Path(get_adapter_absolute_path(adapter.lora_path))
+        config = (path / "adapter_config.json").read_bytes()
+    except OSError:
+        return None
     digest = hashlib.sha256(_weights_digest(str(path)).encode())
-    config = path / "adapter_config.json"
-    digest.update(config.read_bytes() if config.is_file() else str(path).encode())
+    digest.update(config)
     return digest.digest()

@@ -18,8 +18,8 @@ import torch
 
 from tierd.core.keys import BlockKey
 from tierd.core.units import MiB
+from tierd_client.engines.link import Link
 from tierd_client.engines.vllm.layout import Stage
-from tierd_client.engines.vllm.link import Link
 from tierd_client.engines.vllm.messages import Load
 from tierd_client.engines.vllm.settings import Settings
 from tierd_client.namespace import Namespace

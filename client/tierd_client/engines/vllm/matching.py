@@ -10,7 +10,7 @@ from typing import Final
 
 from tierd.core.keys import BlockKey, adopt_keys
 from tierd.core.layouts import LayoutSpec
-from tierd_client.engines.vllm.link import Link
+from tierd_client.engines.link import Link
 from tierd_client.renewal import Held
 
 log = logging.getLogger("vllm.tierd")
@@ -98,10 +98,12 @@ class Matcher:
         self._asked: list[Ask] = []
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="tierd-match")
 
-    def ask(self, keys: Sequence[BlockKey], compute_s: float) -> Ask | None:
+    def ask(
+        self, keys: Sequence[BlockKey], compute_s: float, *, count_missing: bool = False
+    ) -> Ask | None:
         """Ask for the longest held prefix of `keys`, which it takes `compute_s` to compute.
 
-        None if nobody would answer in time.
+        `count_missing`: as of `Namespace.match`. None if nobody would answer in time.
         """
         self._asked = [ask for ask in self._asked if not ask.answered]
         if not self._link.spaces or len(self._asked) >= _ASKED_MAX:
@@ -109,7 +111,7 @@ class Matcher:
         if any(ask.overdue for ask in self._asked):
             return None  # The daemon stalls: every request is computed until it answers.
         patience_s = max(_ANSWER_S_MIN, compute_s * _ANSWER_RATIO)
-        ask = Ask(self._threads.submit(self._hold, list(keys)), patience_s)
+        ask = Ask(self._threads.submit(self._hold, list(keys), count_missing), patience_s)
         self._asked.append(ask)
         return ask
 
@@ -119,11 +121,11 @@ class Matcher:
             ask.forget()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _hold(self, keys: list[BlockKey]) -> Holding:
+    def _hold(self, keys: list[BlockKey], count_missing: bool) -> Holding:  # noqa: FBT001
         held = []
         for number, space in enumerate(self._link.spaces):
             own = stage_keys(space.layout, number, keys) if number else keys
-            held.append(space.hold(own))
+            held.append(space.hold(own, count_missing=count_missing))
             if not held[-1].blocks:
                 break
             keys = keys[: held[-1].blocks]

@@ -7,8 +7,8 @@ from typing import Any, Final, TypeVar
 
 import torch
 
+from tierd_client.engines.link import Link
 from tierd_client.engines.vllm.layout import Stage
-from tierd_client.engines.vllm.link import Link
 from tierd_client.engines.vllm.messages import Save
 from tierd_client.views import Reservation
 

@@ -7,6 +7,7 @@ from the match until the load has ended: while it lasts, workers fetch under lea
 """
 
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,12 +16,12 @@ from vllm.v1.metrics.cache_hit_source import CacheHitSource
 
 from tierd.core.keys import BlockKey, adopt_keys
 from tierd.core.layouts import LayoutSpec
+from tierd_client.engines.link import Link
 from tierd_client.engines.vllm.events import Events
 from tierd_client.engines.vllm.layout import adapter_digest
-from tierd_client.engines.vllm.link import Link
 from tierd_client.engines.vllm.matching import Ask, Holding, Matcher
 from tierd_client.engines.vllm.messages import Done, Load, Save, Work
-from tierd_client.engines.vllm.paying import Rates
+from tierd_client.engines.vllm.paying import PROMPT_TOKENS_MIN, Offer, Rates
 from tierd_client.engines.vllm.settings import Settings
 from tierd_client.engines.vllm.stats import Stats
 
@@ -44,18 +45,22 @@ _SOURCES: Final = {
 class _Tracked:
     """A request between its first match and its end.
 
-    `offered` is the range of tokens that a load would bring; `sizes` and `spread` say from which
-    tiers. `saved` blocks are published or about to be.
+    `offered` is the range of tokens that a load would bring, and `by_tier` how many blocks from
+    where; `until` is where a load of what is held is worth ending, 0 before that is decided.
+    `counted`: the daemon has counted what it lacks. `saved` blocks are published or about to be.
+    Without a `root` nothing is found or saved.
     """
 
     request: Any
-    root: BlockKey
+    root: BlockKey | None
     ask: Ask | None = None
     holding: Holding | None = None
     offered: tuple[int, int] = (0, 0)
     by_tier: dict[str, int] = field(default_factory=dict)
+    until: int = 0
     loading_since_s: float = 0.0
     missed_s: float = float("-inf")
+    counted: bool = False
     given_up: bool = False
     saved: int = 0
 
@@ -79,7 +84,6 @@ class SchedulerSide:
         self._settings = settings
         self._root = layouts[0].root
         self._block_tokens = layouts[0].block_tokens
-        self._block_bytes = max(layout.part_bytes for layout in layouts)
         self._link = Link(settings.address, "vllm scheduler", layouts)
         self._matcher = Matcher(self._link)
         self._rates = Rates()
@@ -97,7 +101,11 @@ class SchedulerSide:
         self._saves: list[Save] = []
         self._saves_made = 0
         self._unsealed: set[int] = set()
-        self._step: tuple[int, float] = (0, 0.0)
+        # An engine that schedules ahead hears of a step when it has built the next.
+        ahead = config.scheduler_config.async_scheduling
+        depth = max(1 + bool(ahead), config.parallel_config.pipeline_parallel_size)
+        self._steps: deque[tuple[int, float]] = deque(maxlen=depth)
+        self._noted_s = 0.0
         self._stats = Stats()
 
     def bind(self, manager: Any, page_tokens: int, hash_tokens: int) -> None:
@@ -112,7 +120,8 @@ class SchedulerSide:
     def match(self, request: Any, computed: int) -> tuple[int | None, bool]:
         """Return how many tokens beyond `computed` can be loaded; None to be asked again."""
         tracked = self._track(request)
-        if not self._settings.loads or request.skip_reading_prefix_cache:
+        skips = request.skip_reading_prefix_cache or tracked.root is None
+        if not self._settings.loads or skips:
             return 0, False
         # At least one token is computed: its logits are wanted. The engine's own hits end at a
         # whole page, too, and the results are to be the same.
@@ -133,9 +142,11 @@ class SchedulerSide:
                 return False
             tokens = tracked.request.num_tokens
             keys = self._keys(tracked, tokens)
-            tracked.ask = self._matcher.ask(keys, self._rates.compute_s(tokens))
+            compute_s = self._rates.compute_s(tokens)
+            tracked.ask = self._matcher.ask(keys, compute_s, count_missing=not tracked.counted)
             if tracked.ask is None:
                 return False
+            tracked.counted = True
         tracked.holding = tracked.ask.answer()
         if tracked.holding is None:
             if tracked.ask.overdue:
@@ -152,42 +163,40 @@ class SchedulerSide:
         held = tracked.holding.blocks * self._block_tokens
         if self._drops_last:
             held -= self._page_tokens
-        end = min(held, end)
-        if end > computed:
-            end, tracked.by_tier = self._worthwhile(tracked.holding, computed, end)
-        if end <= computed:
+        offers = self._offers(tracked.holding, computed, min(held, tracked.until or end, end))
+        if not offers:
             self._let_go(tracked)
             tracked.missed_s = time.monotonic()
             return 0, False
-        tracked.offered = (computed, end)
-        return end - computed, True
+        # Decided once: a request that waits for room is asked for again and again.
+        decides = self._settings.decline_slow_loads and not tracked.until
+        chosen = self._rates.best(offers) if decides else offers[-1]
+        if chosen is None:
+            self._let_go(tracked)
+            tracked.given_up = True
+            return 0, False
+        tracked.until = computed + chosen.tokens
+        tracked.offered = (computed, tracked.until)
+        tracked.by_tier = chosen.blocks
+        return chosen.tokens, True
 
-    def _worthwhile(self, holding: Holding, start: int, end: int) -> tuple[int, dict[str, int]]:
-        """Return where to end a load so that it saves the most time, and its blocks by tier."""
+    def _offers(self, holding: Holding, start: int, end: int) -> list[Offer]:
+        """Return the loads from token `start` on that end with a tier's part, or at `end`.
+
+        What is nearer the root is in hotter tiers, or very nearly so.
+        """
         size, first = self._block_tokens, start // self._block_tokens
-        best, best_s, chosen = start, 0.0, {}
-        spread: dict[str, int] = {}
+        offers: list[Offer] = []
+        blocks: dict[str, int] = {}
         at = 0
-        # What is nearer the root is in hotter tiers, or very nearly so.
         for tier, count in holding.by_tier.items():
             stop = at + count
             wanted = min(stop, -(-end // size)) - max(at, first)
             at = stop
-            if wanted <= 0:
-                continue
-            spread[tier] = wanted
-            until = min(end, at * size)
-            sizes = {name: blocks * self._block_bytes for name, blocks in spread.items()}
-            saved_s = self._rates.worth(sizes, until - start)
-            if saved_s > best_s or not self._decides:
-                best, best_s, chosen = until, saved_s, dict(spread)
-        if best <= start:
-            self._rates.declined()
-        return best, chosen
-
-    @property
-    def _decides(self) -> bool:
-        return self._settings.decline_slow_loads and self._rates.known
+            if wanted > 0 and start < end:
+                blocks[tier] = wanted
+                offers.append(Offer(min(end, at * size) - start, dict(blocks)))
+        return offers
 
     def allocated(self, request: Any, pages: Any, tokens: int) -> None:
         """Note the pages of a request; `tokens` of it are to be loaded."""
@@ -234,18 +243,21 @@ class SchedulerSide:
                 known = min(request.num_computed_tokens + tokens, request.num_tokens)
                 if known // self._block_tokens > tracked.saved:
                     self._save(tracked, known, self._manager.get_block_ids(name))
-        tokens = output.total_num_scheduled_tokens
-        work = Work(self._loads, self._saves, computes=tokens > 0)
+        work = Work(self._loads, self._saves, computes=output.total_num_scheduled_tokens > 0)
         self._loads, self._saves = [], []
-        self._step = (tokens, time.monotonic())
+        if work.computes:
+            pieces = output.num_scheduled_tokens.values()
+            prompt_tokens = sum(each for each in pieces if each >= PROMPT_TOKENS_MIN)
+            self._steps.append((prompt_tokens, time.monotonic()))
         return work
 
     def note(self, output: Any) -> None:
         """Take what the workers say."""
-        tokens, since_s = self._step
-        self._step = (0, 0.0)
-        if since_s:
-            self._rates.computed(tokens, time.monotonic() - since_s)
+        now_s = time.monotonic()
+        if self._steps:
+            prompt_tokens, built_s = self._steps.popleft()
+            self._rates.computed(prompt_tokens, now_s - max(built_s, self._noted_s))
+        self._noted_s = now_s
         done = output.kv_connector_worker_meta
         if not isinstance(done, Done):
             return
@@ -256,10 +268,10 @@ class SchedulerSide:
                 continue
             if loaded.failed:
                 tracked.given_up = True
+                self._rates.failed(tracked.by_tier, loaded.seconds)
             else:
-                whole_s = time.monotonic() - tracked.loading_since_s
-                sizes = {tier: count * self._block_bytes for tier, count in loaded.by_tier.items()}
-                self._rates.loaded(sizes, loaded.seconds, whole_s)
+                whole_s = now_s - tracked.loading_since_s
+                self._rates.loaded(loaded.by_tier, loaded.seconds, whole_s)
                 tracked.saved = max(tracked.saved, tracked.offered[1] // self._block_tokens)
         for name in output.finished_recving or ():
             if (tracked := self._tracked.get(name)) is not None:
@@ -326,18 +338,27 @@ class SchedulerSide:
             self._tracked[request.request_id] = tracked
         return tracked
 
-    def _root_of(self, request: Any) -> BlockKey:
+    def _root_of(self, request: Any) -> BlockKey | None:
         """Return where a request's chain starts. Hashes name an adapter, but do not prove it."""
         adapter = request.lora_request
         if adapter is None:
             return self._root
         known = (adapter.lora_name, adapter.lora_path)
-        if known not in self._adapters:
-            (self._adapters[known],) = adopt_keys(self._root, [adapter_digest(adapter)])
-        return self._adapters[known]
+        # Once loaded it stays what it is in this engine, whatever becomes of its files.
+        if known in self._adapters and not adapter.load_inplace:
+            return self._adapters[known]
+        digest = adapter_digest(adapter)
+        if digest is None:
+            return None
+        (root,) = adopt_keys(self._root, [digest])
+        # The engine's own cache does not notice that an adapter was replaced, and goes on from
+        # blocks of the one before: what it has from then on is of neither.
+        return root if self._adapters.setdefault(known, root) == root else None
 
     def _keys(self, tracked: _Tracked, tokens: int) -> list[BlockKey]:
         """Return the keys of a request's whole blocks among its first `tokens`."""
+        if tracked.root is None:
+            return []
         hashes = tracked.request.block_hashes
         step = self._block_tokens // self._hash_tokens
         count = min(tokens // self._block_tokens, len(hashes) // step)
@@ -352,6 +373,7 @@ class SchedulerSide:
         if tracked.holding is not None:
             tracked.holding.release()
             tracked.holding = None
+        tracked.until = 0
 
     def _save(self, tracked: _Tracked, tokens: int, table: tuple[list[int], ...]) -> None:
         """Have the whole blocks among a request's first `tokens` published, if there is room."""

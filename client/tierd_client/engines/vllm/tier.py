@@ -16,7 +16,7 @@ made in threads. `chunks.Settings` lists what a tier's entry in `secondary_tiers
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,9 +31,8 @@ from vllm.v1.kv_offload.tiering.async_lookup import AsyncLookupManager
 from vllm.v1.kv_offload.tiering.base import JobResult, SecondaryTierManager
 
 from tierd.core.addresses import parse_address
-from tierd_client.engines.vllm.chunks import Key, Run, Settings, chains_of, layout_of
-from tierd_client.engines.vllm.link import Link
-from tierd_client.namespace import Namespace
+from tierd_client.engines.link import Link
+from tierd_client.engines.vllm.chunks import Key, Rows, Settings, blocks_of, layout_of
 
 _PATIENCE_S: Final = 0.5
 """How long a request waits for one answer about what is held, before it is computed."""
@@ -54,7 +53,6 @@ class _Job:
     """
 
     number: int
-    keys: Sequence[Key]
     rows: Mapping[Key, int]
     context: Any
     is_load: bool
@@ -74,10 +72,9 @@ class TierdTier(SecondaryTierManager):
     its request knows the others, so a block is stored and found with its chain, one message for
     all. For that every request offers all of its blocks, and not only the new ones: a daemon that
     lost the first ones gets them again. Where a model has several groups of layers, blocks of
-    some groups are stored with gaps, so each block is a chain of its own: the answers are the
-    same, but each block takes its own messages, and the daemon does not know which others it
-    needs. Loads and stores then go from the last block to the first, so that plain recency evicts
-    the last ones first.
+    some groups are stored with gaps, so each block is a chain of its own. The answers are the
+    same, and so is the number of messages, but the daemon does not know which others a block
+    needs: it evicts the last ones of a message first, and that is all.
 
     Concurrency: vLLM's calls all come from the scheduler's thread, and none waits for the daemon
     but `drain_jobs`, `shutdown`, and for a millisecond a step `on_schedule_end`, while a request
@@ -102,8 +99,8 @@ class TierdTier(SecondaryTierManager):
         self.locality = Locality(self._settings.locality or ("LOCAL" if local else "REMOTE"))
         self._bytes = primary_kv_view.cast("B")
         self.layout = layout_of(offloading_spec, self.block_size_bytes, self._settings)
-        self._chains = chains_of(offloading_spec, self.layout.root, self._settings)
         self._link = Link(self._settings.address, "vLLM's tier", [self.layout])
+        self._blocks = blocks_of(offloading_spec, self._link, self.layout, self._settings)
         self._jobs: dict[int, _Job] = {}
         self._news = threading.Event()
         self._is_waited_for = False
@@ -113,7 +110,7 @@ class TierdTier(SecondaryTierManager):
 
     def on_new_request(self, req_context: Any) -> Any:
         """Ask for all blocks of a request where they are chained, and for the new ones if not."""
-        if self._chains.needs_all:
+        if self._blocks.needs_all:
             return RequestOffloadingContext(policy=OffloadPolicy.REQUEST_LEVEL)
         return RequestOffloadingContext()
 
@@ -169,8 +166,9 @@ class TierdTier(SecondaryTierManager):
         """End threads and session. What is being copied is finished, what waits is not begun."""
         for pool in (self._loads, self._stores):
             pool.shutdown(wait=True, cancel_futures=True)
-        self._lookups.shutdown()
+        # First of the two: what is still asked is then answered at once.
         self._link.close()
+        self._lookups.shutdown()
         self._bytes.release()
 
     # ---- in threads
@@ -178,63 +176,38 @@ class TierdTier(SecondaryTierManager):
     def find(self, keys: Sequence[Key], context: Any) -> set[Key]:
         """Return those of `keys` that are held."""
         until_s = time.monotonic() + self._settings.deadline_s
-        found: set[Key] = set()
-        for space, run in self._runs(keys, context, until_s):
-            held = space.match(run.chain).blocks
-            found.update(run.keys[: max(0, held - run.first)])
-        return found
+        return self._blocks.find(keys, context, until_s)
 
     def _load(self, job: _Job) -> tuple[list[Key], float]:
         started_s = time.monotonic()
-        here: list[Key] = []
-        for space, run in self._runs(job.keys, job.context, job.until_s):
-            into = [self._row(job.rows[key]) for key in run.keys]
-            left_s = max(0.0, job.until_s - time.monotonic())
-            fetched = space.fetch(run.chain, into, first=run.first, deadline_s=left_s)
-            here += run.keys[: fetched.blocks]
+        here = self._blocks.load(self._rows(job), job.context, job.until_s)
         return here, time.monotonic() - started_s
 
     def _store(self, job: _Job) -> tuple[list[Key], float]:
         started_s = time.monotonic()
-        kept: list[Key] = []
-        for space, run in self._runs(job.keys, job.context, job.until_s):
-            if run.first and space.match(run.chain).blocks < run.first:
-                break  # What comes before is not held: nothing can hang on it.
-            source = [self._row(job.rows[key]) for key in run.keys]
-            published = space.publish(run.chain, source, first=run.first)
-            kept += run.keys[: published.blocks + published.held]
+        kept = self._blocks.store(self._rows(job), job.context, job.until_s)
         return kept, time.monotonic() - started_s
-
-    def _runs(
-        self, keys: Sequence[Key], context: Any, until_s: float
-    ) -> Iterator[tuple[Namespace, Run]]:
-        """Yield what to ask of which namespace, none while there is no daemon."""
-        for run in self._chains.runs(keys, context) if self._link.spaces else ():
-            spaces = self._link.spaces
-            if not spaces or time.monotonic() >= until_s:
-                return
-            yield spaces[0], run
 
     # ---- how
 
     def _job(self, asked: Any, *, is_load: bool) -> _Job:
         rows = {key: int(row) for key, row in zip(asked.keys, asked.chunk_ids, strict=True)}
         until_s = time.monotonic() + self._settings.deadline_s
-        job = _Job(asked.job_id, list(rows), rows, asked.req_context, is_load, until_s)
+        job = _Job(asked.job_id, rows, asked.req_context, is_load, until_s)
         self._jobs[job.number] = job
         return job
 
-    def _row(self, row: int) -> memoryview:
+    def _rows(self, job: _Job) -> Rows:
         size = self.block_size_bytes
-        return self._bytes[row * size : (row + 1) * size]
+        return {key: self._bytes[row * size : (row + 1) * size] for key, row in job.rows.items()}
 
     def _result(self, job: _Job) -> Any:
         done, seconds = _outcome(job)
         if job.is_load:
-            self._lookups.mark_miss(set(job.keys).difference(done))
+            self._lookups.mark_miss(job.rows.keys() - set(done))
         return JobResult(
             job.number,
-            success=len(done) == len(job.keys),
+            success=len(done) == len(job.rows),
             successful_keys=tuple(done) or None,
             transfer_time=seconds,
             transfer_bytes=len(done) * self.block_size_bytes,

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tierd.core.keys import BlockKey
+from tierd_client.engines.link import Link
 from tierd_client.engines.vllm.layout import Stage
-from tierd_client.engines.vllm.link import Link
 from tierd_client.engines.vllm.loading import Loader, Outcome
 from tierd_client.engines.vllm.matching import stage_keys
 from tierd_client.engines.vllm.messages import Done, Load, Loaded, Work
