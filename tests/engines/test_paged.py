@@ -122,6 +122,14 @@ def test_pages_that_a_request_has_not_are_left_alone(layers: list[torch.Tensor])
         assert filled == {page for page in (full, window)[group] if page}
 
 
+def test_a_group_may_have_no_layers_of_its_own(layers: list[torch.Tensor]) -> None:
+    memory = memory_of(layers)
+    (part,), (also,) = parts_for(memory, 1), parts_for(memory, 1)
+    gather(memory, [part], table(6, 1), [0])
+    gather(memory, [also], (*table(6, 1), [1, 2, 3]), [0])
+    assert bytes(part) == bytes(also)
+
+
 def test_by_way_of_one_tensor_the_bytes_are_the_same(layers: list[torch.Tensor]) -> None:
     memory = memory_of(layers)
     pages, parts = table(5, 3), parts_for(memory, 3)

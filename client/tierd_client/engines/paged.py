@@ -61,6 +61,14 @@ class PagedMemory:
         sizes = [span * layer.shape[1] for layer in layers]
         self._offsets = [sum(sizes[:index]) for index in range(len(sizes))]
         self.part_bytes = sum(sizes)
+        self._of_groups = [
+            [
+                (layer.data_ptr(), layer.stride(0), layer.shape[1], offset)
+                for layer, own, offset in zip(layers, groups, self._offsets, strict=True)
+                if own == group
+            ]
+            for group in range(max(groups) + 1)
+        ]
 
     def stream(self) -> torch.cuda.Stream | None:
         """Return a stream of its own on the pages' device; None for memory of the CPU."""
@@ -80,17 +88,17 @@ class PagedMemory:
         return Scattered([list(self._pieces(table, start)) for start in starts], self.part_bytes)
 
     def _pieces(self, table: Table, first: int) -> Iterator[Piece]:
-        """Yield the pages of one part."""
-        runs = [list(_runs(pages, first, self.span)) for pages in table]
-        for layer, group, offset in zip(self._layers, self._groups, self._offsets, strict=True):
-            size, stride, base = layer.shape[1], layer.stride(0), layer.data_ptr()
-            for place, page, count in runs[group]:
-                start = offset + place * size
-                if stride == size:
-                    yield base + page * stride, start, count * size
-                    continue
-                for index in range(count):
-                    yield base + (page + index) * stride, start + index * size, size
+        """Yield the pages of one part, those of all layers together: often they are equidistant."""
+        # The last groups of a table may have no layers here: these share the pages of others.
+        for pages, layers in zip(table, self._of_groups, strict=False):
+            for place, page, count in _runs(pages, first, self.span):
+                for base, stride, size, offset in layers:
+                    start = offset + place * size
+                    if stride == size:
+                        yield base + page * stride, start, count * size
+                        continue
+                    for index in range(count):
+                        yield base + (page + index) * stride, start + index * size, size
 
     # ---- memory of a device: by way of one tensor of whole parts there
 
