@@ -37,6 +37,10 @@ class StreamClosed(Exception):
     """The stream has ended. Whoever was waiting for an answer will not get one."""
 
 
+def _do_nothing(*_: object) -> None:
+    """Stand in for what is not called any more."""
+
+
 class SessionStream:
     """A bidirectional stream to one daemon.
 
@@ -50,8 +54,8 @@ class SessionStream:
         on_reply: Callable[[pb.ServerMessage], None],
         on_closed: Callable[[], None],
     ) -> None:
-        self._on_reply = on_reply
-        self._on_closed = on_closed
+        self._on_reply: Callable[[pb.ServerMessage], None] = on_reply
+        self._on_closed: Callable[[], None] = on_closed
         self._numbers = count(1)
         self._outgoing: queue.SimpleQueue[pb.ClientMessage | None] = queue.SimpleQueue()
         self._waiting: dict[int, Future[pb.ServerMessage]] = {}
@@ -121,6 +125,9 @@ class SessionStream:
             for message in self._replies:
                 self._on_reply(message)
                 self._answer(message)
+        self._end()
+
+    def _end(self) -> None:
         with self._lock:
             self._closed = True
             self._gone.set()
@@ -128,7 +135,12 @@ class SessionStream:
             waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             future.set_exception(StreamClosed())
-        self._on_closed()
+        on_closed = self._on_closed
+        # These hold whoever holds us, and with that the memory of a daemon that is gone; the call
+        # keeps the frames that it failed in. Engines hardly ever collect cycles.
+        self._replies = None
+        self._on_reply = self._on_closed = _do_nothing
+        on_closed()
 
     def _answer(self, message: pb.ServerMessage) -> None:
         if not message.request:

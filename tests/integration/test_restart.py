@@ -1,5 +1,6 @@
 """A daemon that stops, crashes and comes back, and clients that live through it."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -279,3 +280,32 @@ def test_a_daemon_that_hangs_costs_no_more_than_the_deadline(start_daemon: Start
         for kv in spaces:
             eventually(lambda: fetch(kv, keys) == 10)  # noqa: B023
         eventually(lambda: client.status().leases == 0)
+
+
+@pytest.mark.parametrize("end", [Daemon.stop, Daemon.kill])
+def test_memory_of_a_daemon_that_is_gone_is_let_go_without_a_collector(
+    start_daemon: StartDaemon, end: Callable[[Daemon], None]
+) -> None:
+    """Engines hardly ever collect cycles: each restart would cost them the host tier's memory."""
+    daemon = start_daemon(16 * MiB)
+    with daemon.client() as client:
+        kv = client.open(LAYOUT)
+        keys = chain(1, 50)
+        publish(kv, keys)
+        gc.collect()
+        gc.disable()
+        try:
+            known = mappings()
+            for _ in range(3):
+                assert kv.persist(keys) == 50
+                end(daemon)
+                daemon.start()
+                eventually(lambda: fetch(kv, keys) == 50)
+            eventually(lambda: mappings() <= known)
+        finally:
+            gc.enable()
+
+
+def mappings() -> int:
+    """Return how many pieces of daemons' memory this process maps."""
+    return Path("/proc/self/maps").read_text().count("memfd")
