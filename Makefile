@@ -16,10 +16,12 @@ KVIKIO := kvikio-cu12 libkvikio-cu12 nvidia-cufile-cu12 rapids-logger cuda-pathf
 VLLM := .venv-vllm/bin
 LMCACHE := .venv-lmcache/bin
 
-.PHONY: setup test test-vllm test-lmcache check demo bench proto clean
+.PHONY: setup environments test test-vllm test-lmcache check demo bench proto clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed
+
+environments: .venv/.installed .venv-proto/.installed .venv-vllm/.installed .venv-lmcache/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
